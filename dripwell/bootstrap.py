@@ -1,0 +1,384 @@
+"""The composition root: settings become ready parts. The only module that names concrete adapters, and the only one
+that may make ids, secrets or ask the host who it is."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from dripwell.content.files import campaign_names, read_sources
+from dripwell.content.load import load_site
+from dripwell.core.campaign import Lane, Site
+from dripwell.core.errors import ConfigurationError, ContentError
+from dripwell.core.tokens import Keys
+from dripwell.delivery.sendgrid import SendGrid
+from dripwell.embedded.lock import running
+from dripwell.embedded.servers import Servers, running_or_started
+from dripwell.embedded.state import remembered
+from dripwell.services import ingest, plan, publish, send, settle
+from dripwell.services.settle import SANDBOX, Patience
+from dripwell.services.versions import Versions, with_base_url
+from dripwell.settings import Settings
+from dripwell.storage import campaigns, invariants, schema, workers
+from dripwell.storage.batches import Owner
+from dripwell.storage.database import Connection, Database
+from dripwell.storage.fast import Fast
+
+__all__ = ["QUEUES", "Connection", "Installation", "connect", "opened", "run_pass"]
+
+SANDBOX_KEY = "SG.sandbox"
+"""The key the sandbox takes. It opens nothing else."""
+REAL_PROVIDER = "https://api.sendgrid.com"
+RATE = 2000.0
+"""Messages a second over all workers, before the provider's 429 says less."""
+PASS_SECONDS = 20.0
+
+QUEUES: Mapping[str, tuple[str, ...]] = {
+    "service": ("confirm", "booking"),
+    "rest": ("drip", "newsletter", "plan", "ingest", "keep"),
+}
+"""The Celery queues, by the worker that serves them on one machine."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Everything a command, a page or a pass may need, ready. One per process, opened after the fork."""
+
+    settings: Settings
+    root: Path
+    database: Database
+    fast: Fast
+    site: Site
+    keys: Keys
+    pepper: bytes
+    versions: Versions
+    provider: SendGrid
+    door: SendGrid | None
+    owner: Owner
+    patience: Patience
+    failpoint: Callable[[str], None]
+
+    @property
+    def live(self) -> bool:
+        """Whether mail leaves the building."""
+        return self.settings.live
+
+    def new_id(self) -> UUID:
+        """A random id."""
+        return uuid.uuid4()
+
+    def new_secret(self) -> str:
+        """128 random bits, URL-safe."""
+        return secrets.token_urlsafe(16)
+
+    def sources(self, campaign: str) -> dict[str, str]:
+        """The files of one campaign with the site, the segments and the theme."""
+        return read_sources(self.root, campaign)
+
+    def campaign_names(self) -> list[str]:
+        """The campaigns that have a folder."""
+        return campaign_names(self.root)
+
+    def is_alive(self, pid: int) -> bool:
+        """Whether a process of this host runs."""
+        return _is_alive(pid)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.provider.close()
+        self.fast.close()
+        self.database.close()
+
+
+def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -> Installation:
+    """Open an installation whose servers run. Raises ConfigurationError or ContentError that names what to mend."""
+    keys, pepper = _keys(settings)
+    live = settings.live
+    base_url = None if live else settings.base_url
+    site, problems = load_site(_site_sources(root))
+    if site is None:
+        raise ContentError("\n".join(f"{p.path}:{p.line}:{p.column} {p.code} {p.text}" for p in problems))
+    provider = _provider(settings)
+    if live and settings.webhook_key is None:
+        raise ConfigurationError(
+            "DRIPWELL_WEBHOOK_KEY is missing: with a live provider, unsigned events are never believed. "
+            "Copy the public key from the provider's event webhook settings."
+        )
+    return Installation(
+        settings=settings,
+        root=root,
+        database=Database(database_url, pool=4),
+        fast=Fast(redis_url),
+        site=with_base_url(site, base_url),
+        keys=keys,
+        pepper=pepper,
+        versions=Versions(base_url),
+        provider=provider,
+        door=provider if provider.capabilities.events else None,
+        owner=Owner(socket.gethostname(), _boot_id(), os.getpid()),
+        patience=Patience(resend=provider.capabilities.logs) if live else SANDBOX,
+        failpoint=_failpoint(settings),
+    )
+
+
+@contextmanager
+def opened(settings: Settings, root: Path) -> Iterator[Installation]:
+    """Open an installation for one command: on the servers of a `dripwell run`, or on its own for as long as it lasts.
+
+    The record is brought up to date and the service emails are stored.
+    """
+    servers = locate(settings)
+    try:
+        database_url, redis_url = urls(settings, servers)
+        installation = connect(settings, root, database_url, redis_url)
+        try:
+            prepare(installation)
+            yield installation
+        finally:
+            installation.close()
+    finally:
+        if servers is not None:
+            servers.stop()
+
+
+def prepare(installation: Installation) -> None:
+    """Bring the record up to date and store the service emails. Safe to run from several processes at once."""
+    schema.upgrade(installation.database)
+    sources = _site_sources(installation.root) | _theme_sources(installation)
+    installation.database.retrying(
+        lambda connection: publish.apply_service(connection, sources, new_id=installation.new_id)
+    )
+
+
+def locate(settings: Settings) -> Servers | None:
+    """The embedded servers for whatever DATABASE_URL and REDIS_URL do not name; None when both are set."""
+    if settings.database_url is not None and settings.redis_url is not None:
+        return None
+    return running_or_started(settings.state_dir)
+
+
+def urls(settings: Settings, servers: Servers | None) -> tuple[str, str]:
+    """(database, redis): the environment's, else the embedded servers'."""
+    database = settings.database_url.get_secret_value() if settings.database_url else None
+    redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+    if servers is not None:
+        return database or servers.database_url, redis or servers.redis_url
+    assert database is not None
+    assert redis is not None
+    return database, redis
+
+
+def broker_url(settings: Settings) -> str:
+    """Where Celery's queues are: REDIS_URL, else the Valkey of the `dripwell run` that holds the state directory."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    info = running(settings.state_dir)
+    if info is not None and "redis" in info.addresses:
+        return info.addresses["redis"]
+    raise ConfigurationError(
+        "REDIS_URL is not set and no `dripwell run` holds this directory: start one, or set REDIS_URL"
+    )
+
+
+def made_secrets(settings: Settings) -> dict[str, str]:
+    """The installation's secrets: from the environment, else made once and kept in the state directory."""
+    kept: dict[str, str] = {}
+
+    def kept_or_made() -> dict[str, str]:
+        if not kept:
+            kept.update(
+                remembered(
+                    settings.state_dir / "secrets.json",
+                    lambda: {name: secrets.token_hex(32) for name in ("secret_key", "unsubscribe_key", "pepper")},
+                )
+            )
+        return kept
+
+    given = {
+        "secret_key": settings.secret_key,
+        "unsubscribe_key": settings.unsubscribe_key,
+        "pepper": settings.pepper,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if missing and settings.live:
+        names = ", ".join(f"DRIPWELL_{name.upper()}" for name in missing)
+        raise ConfigurationError(
+            f"{names} must be set with a live provider: links and the suppression ledger hang on them for ever. "
+            "Keep them apart from the database's backups."
+        )
+    return {
+        name: value.get_secret_value() if value is not None else kept_or_made()[name] for name, value in given.items()
+    }
+
+
+def run_pass(installation: Installation, queue: str) -> int:
+    """One pass of a queue, 20 seconds at most; returns what it moved. What is left rings again by itself."""
+    until = time.monotonic() + PASS_SECONDS
+
+    def out_of_time() -> bool:
+        return time.monotonic() > until
+
+    moved = _passes(installation, out_of_time)[queue]()
+    with installation.database.transaction() as connection:
+        workers.passed(connection, _queue_of(queue), installation.owner, progress=moved > 0)
+        if out_of_time():
+            campaigns.ring(connection, queue)
+    return moved
+
+
+def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapping[str, Callable[[], int]]:
+    database = installation.database
+
+    def sending(lane: Lane) -> Callable[[], int]:
+        return lambda: send.send(_sender(installation), lane, out_of_time=out_of_time)
+
+    def settling() -> int:
+        return settle.settle(
+            database,
+            installation.provider,
+            installation.fast,
+            installation.patience,
+            owner=installation.owner,
+            is_alive=_is_alive,
+            out_of_time=out_of_time,
+        )
+
+    def ingesting() -> int:
+        return ingest.ingest(database, installation.door, out_of_time=out_of_time) if installation.door else 0
+
+    return {
+        "plan": lambda: plan.plan(database, installation.versions, out_of_time=out_of_time),
+        "ingest": ingesting,
+        "settle": settling,
+        "audit": lambda: _audit(database),
+        **{lane.value: sending(lane) for lane in Lane},
+    }
+
+
+def _queue_of(name: str) -> str:
+    return "keep" if name in ("settle", "audit") else name
+
+
+def _audit(database: Database) -> int:
+    import logging
+
+    with database.snapshot() as connection:
+        broken = invariants.broken(connection)
+    for name, rows in broken.items():
+        logging.getLogger("dripwell.audit").critical("an invariant does not hold: %s, rows %s", name, rows)
+    with database.transaction() as connection:
+        workers.forget_old(connection)
+    return len(broken)
+
+
+def _sender(installation: Installation) -> send.Sender:
+    return send.Sender(
+        database=installation.database,
+        fast=installation.fast,
+        provider=installation.provider,
+        versions=installation.versions,
+        keys=installation.keys,
+        owner=installation.owner,
+        new_id=installation.new_id,
+        failpoint=installation.failpoint,
+        rate=RATE,
+    )
+
+
+def _provider(settings: Settings) -> SendGrid:
+    if settings.sendgrid_api_key is not None:
+        return SendGrid(
+            settings.sendgrid_api_key.get_secret_value(), settings.provider_url or REAL_PROVIDER, settings.webhook_key
+        )
+    return SendGrid(SANDBOX_KEY, settings.provider_url or _running_sandbox(settings), _sandbox_webhook_key(settings))
+
+
+def _running_sandbox(settings: Settings) -> str:
+    info = running(settings.state_dir)
+    if info is not None and "sandbox" in info.addresses:
+        return info.addresses["sandbox"]
+    return "http://127.0.0.1:8025"  # nobody answers there unless somebody started `dripwell sandbox`
+
+
+def sandbox_folder(settings: Settings) -> Path:
+    """Where the sandbox keeps its ledger and its keys."""
+    return settings.state_dir / "sandbox"
+
+
+def _sandbox_webhook_key(settings: Settings) -> str | None:
+    if settings.webhook_key is not None:
+        return settings.webhook_key
+    path = sandbox_folder(settings) / "webhook_public.txt"
+    return path.read_text(encoding="ascii").strip() if path.exists() else None
+
+
+def _keys(settings: Settings) -> tuple[Keys, bytes]:
+    found = made_secrets(settings)
+    return (
+        Keys(links=(found["secret_key"].encode(),), unsubscribe=(found["unsubscribe_key"].encode(),)),
+        found["pepper"].encode(),
+    )
+
+
+def _site_sources(root: Path) -> dict[str, str]:
+    found = {}
+    for path in ("config/site.yaml", "config/segments.yaml"):
+        try:
+            found[path] = (root / path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"{path} is not here: run Dripwell from the folder that holds campaigns/, config/ and templates/"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ContentError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    return found
+
+
+def _theme_sources(installation: Installation) -> dict[str, str]:
+    folder = installation.root / "templates" / "email"
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".j2", ".yaml", ".md"))
+    return {p.relative_to(installation.root).as_posix(): p.read_text(encoding="utf-8") for p in paths}
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"  # then only leases, not pids, tell that an owner is gone after a reboot
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _failpoint(settings: Settings) -> Callable[[str], None]:
+    """Tests kill or stop a real process at a named point, at its n-th passing: `after_mark` or `after_mark:3`."""
+    wanted = {
+        text.partition(":")[0]: (int(text.partition(":")[2] or 1), number)
+        for text, number in ((settings.crash_at, signal.SIGKILL), (settings.stall_at, signal.SIGSTOP))
+        if text
+    }
+    passed: dict[str, int] = {}
+
+    def failpoint(name: str) -> None:
+        if name in wanted:
+            passed[name] = passed.get(name, 0) + 1
+            if passed[name] == wanted[name][0]:
+                os.kill(os.getpid(), wanted[name][1])
+
+    return failpoint

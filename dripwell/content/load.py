@@ -1,0 +1,513 @@
+"""Sources -> values of `core`: the site, one campaign with its documents and claims, and every problem found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+
+from pydantic import TypeAdapter
+
+from dripwell.content.explain import in_order, judge
+from dripwell.content.models import (
+    CampaignFile,
+    ClaimEntry,
+    Condition,
+    ExitRule,
+    Limits,
+    OneTrigger,
+    SegmentEntry,
+    SendWindow,
+    SiteFile,
+    Step,
+    SuppressRule,
+)
+from dripwell.content.problems import Problem, SourceText
+from dripwell.content.reading import Names, Reading, refuse_later
+from dripwell.content.values import DAYS, Key, days_of
+from dripwell.content.yaml_source import Items, Keys, Node, Scalar, find, not_utf8, read_yaml
+from dripwell.core import campaign as core
+from dripwell.core import conditions
+
+Sources = Mapping[str, str]
+SITE_PATH = "config/site.yaml"
+SEGMENTS_PATH = "config/segments.yaml"
+MAX_DOCUMENT_BYTES = 200_000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim in an email rests on, and who checked it when."""
+
+    name: str
+    says: str
+    source: str
+    reviewed_by: str
+    reviewed_on: date
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What one run made of the files. A part is None while an error stands in its file."""
+
+    site: core.Site | None
+    campaign: core.Campaign | None
+    documents: Mapping[str, str]  # step key -> Markdown
+    claims: Mapping[str, Claim]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class _SiteRead:
+    site: core.Site | None
+    problems: tuple[Problem, ...]
+    names: Names
+    form_topics: Mapping[str, str]
+
+
+_CAMPAIGN = TypeAdapter(CampaignFile)
+_SITE = TypeAdapter(SiteFile)
+_SEGMENTS = TypeAdapter(dict[Key, SegmentEntry])
+_CLAIMS = TypeAdapter(dict[Key, ClaimEntry])
+
+
+def load_site(sources: Sources) -> tuple[core.Site | None, tuple[Problem, ...]]:
+    """Read `config/site.yaml` and `config/segments.yaml`; the site is None while either has an error."""
+    read = _read_site(sources.get(SITE_PATH), sources.get(SEGMENTS_PATH))
+    return read.site, read.problems
+
+
+def load(sources: Sources, campaign: str, *, campaigns: Collection[str] | None = None) -> Loaded:
+    """Read one campaign with everything it needs. Never raises for what the files say: that is in `problems`.
+
+    `campaigns` are the names there are, to check `active_in` against; None leaves them unchecked.
+    """
+    around = _read_site(sources.get(SITE_PATH), sources.get(SEGMENTS_PATH))
+    folder = f"campaigns/{campaign}/"
+    stems = tuple(
+        sorted(
+            path[len(folder) : -3]
+            for path in sources
+            if path.startswith(folder) and path.endswith(".md") and "/" not in path[len(folder) :]
+        )
+    )
+    names = replace(
+        around.names,
+        documents=stems,
+        campaigns=None if campaigns is None else tuple(sorted(campaigns)),
+        campaign=campaign,
+    )
+    read, documents, problems = _read_campaign(sources, campaign, names, around)
+    claims, claim_problems = _read_claims(sources.get(f"{folder}claims.yaml"), f"{folder}claims.yaml")
+    return Loaded(around.site, read, documents, claims, (*around.problems, *problems, *claim_problems))
+
+
+# --- the site -------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=32)
+def _read_site(site_text: str | None, segments_text: str | None) -> _SiteRead:
+    """Read both files of `config/`. Cached by their text: every campaign of an installation shares them."""
+    site_source = SourceText(SITE_PATH, site_text or "")
+    segments_source = SourceText(SEGMENTS_PATH, segments_text or "")
+    if site_text is None:
+        site_root, site_problems = None, [_no_file(SITE_PATH, "restore it, or start anew with `dripwell init`")]
+    else:
+        site_root, site_problems = read_yaml(site_source)
+    if segments_text is None:  # an installation without segments
+        segments_root: Node | None = Keys(0, 0)
+        segment_problems: list[Problem] = []
+    else:
+        segments_root, segment_problems = read_yaml(segments_source)
+    topics, forms = find(site_root, "topics"), find(site_root, "forms")
+    names = Names(
+        topics=tuple(topics.values) if isinstance(topics, Keys) else None,
+        segments=tuple(segments_root.values) if isinstance(segments_root, Keys) else None,
+        forms=tuple(forms.values)
+        if isinstance(forms, Keys)
+        else ()
+        if isinstance(site_root, Keys) and not forms
+        else None,
+    )
+    segments_read = Reading(segments_source, names, segment_problems)
+    segment_file: dict[str, SegmentEntry] | None = None
+    if segments_root is not None:
+        segment_file = judge(_SEGMENTS, segments_root, segments_read, "segments")
+        _refuse_circles(segments_root, segments_read)
+    site_read = Reading(site_source, names, site_problems)
+    site_file: SiteFile | None = judge(_SITE, site_root, site_read, SiteFile.what) if site_root is not None else None
+    problems = (*in_order(site_problems), *in_order(segment_problems))
+    site = None
+    if site_file is not None and segment_file is not None and not problems:
+        site = _site(site_file, segment_file)
+    return _SiteRead(site, problems, names, _form_topics(forms))
+
+
+def _form_topics(forms: Node | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, form in forms.values.items() if isinstance(forms, Keys) else ():
+        topic = find(form, "topic")
+        if isinstance(topic, Scalar):
+            found[name] = topic.raw
+    return found
+
+
+def _site(file: SiteFile, segments: dict[str, SegmentEntry]) -> core.Site:
+    clinic, privacy, call = file.clinic, file.privacy, file.consultation
+    return core.Site(
+        clinic=core.Clinic(**clinic.model_dump()),
+        sender=file.sender.from_,
+        service_sender=file.sender.service_from,
+        reply_to=file.sender.reply_to,
+        base_url=file.links.base_url,
+        link_hosts=tuple(file.links.allow),
+        window=_window(file.send_window, core.Window()),
+        limits=_limits(file.limits) or core.Limits(),
+        suppress=_suppress(file.suppress),
+        topics=tuple(core.Topic(name, topic.title, topic.about) for name, topic in file.topics.items()),
+        forms=tuple(
+            core.Form(
+                name,
+                form.topic,
+                form.consent.strip(),
+                tuple((asked, how == "required") for asked, how in form.asks.items()),
+            )
+            for name, form in file.forms.items()
+        ),
+        consultation=core.Consultation(
+            title=call.title,
+            length=call.length,
+            hours=tuple(
+                sorted((day, opens, closes) for span, (opens, closes) in call.hours.items() for day in days_of(span))
+            ),
+            hold=call.hold,
+            caller_id=call.caller_id,
+            notify=call.notify,
+        ),
+        track_clicks=privacy.track_clicks if privacy else True,
+        discreet=privacy.discreet if privacy else True,
+        discreet_words=tuple(privacy.discreet_words) if privacy else (),
+        segments=tuple(
+            core.Segment(name, entry.about.strip(), condition(entry.when)) for name, entry in segments.items()
+        ),
+    )
+
+
+def _window(window: SendWindow | None, base: core.Window) -> core.Window:
+    if window is None:
+        return base
+    opens, closes = window.hours or (base.opens, base.closes)
+    days = window.days
+    return core.Window(
+        days=base.days if days is None else frozenset(DAYS.index(d) for d in days) if isinstance(days, list) else days,
+        opens=opens,
+        closes=closes,
+        zone=window.timezone or base.zone,
+    )
+
+
+def _limits(limits: Limits | None) -> core.Limits | None:
+    if limits is None:
+        return None
+    emails, per = limits.emails or (None, None)
+    return core.Limits(emails, per, limits.gap)
+
+
+def _suppress(rules: list[SuppressRule] | None) -> tuple[core.Suppress, ...]:
+    found: list[core.Suppress] = []
+    for rule in rules or ():
+        if rule.segment is not None:
+            found.append(core.Suppress("segment", rule.segment))
+        elif rule.tag is not None:
+            found.append(core.Suppress("tag", rule.tag))
+        elif rule.active_in is not None:
+            found.append(core.Suppress("active_in", rule.active_in))
+        elif rule.emailed_within is not None:
+            found.append(core.Suppress("emailed_within", rule.emailed_within))
+    return tuple(found)
+
+
+def condition(entry: Condition) -> conditions.Condition:
+    """Return the tree `core` evaluates and `storage` compiles."""
+    if entry.all is not None:
+        return conditions.All(tuple(condition(part) for part in entry.all))
+    if entry.any is not None:
+        return conditions.Any(tuple(condition(part) for part in entry.any))
+    if entry.not_ is not None:
+        return conditions.Not(condition(entry.not_))
+    if entry.field is not None and entry.is_ is not None:
+        return conditions.FieldIs(entry.field, tuple(entry.is_) if isinstance(entry.is_, list) else (entry.is_,))
+    if entry.tag is not None:
+        return conditions.HasTag(entry.tag)
+    if entry.topic is not None:
+        return conditions.HasTopic(entry.topic)
+    if entry.segment is not None:
+        return conditions.InSegment(entry.segment)
+    raise AssertionError("a condition without a deciding key was refused by `judge_keys`")
+
+
+def _refuse_circles(root: Node, reading: Reading) -> None:
+    """Refuse the reference that closes a circle of segments, once for each circle."""
+    uses = {name: list(_segments_in(find(entry, "when"))) for name, entry in _entries(root)}
+    finished: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        for reference in uses.get(name, ()):
+            if reference.raw in path or reference.raw == name:
+                circle = (*path, name)[(*path, name).index(reference.raw) :]
+                reading.refuse(
+                    "D201",
+                    reference,
+                    f"the segment `{reference.raw}` is defined by itself",
+                    label="this closes a circle",
+                    help=" → ".join((*circle, reference.raw)),
+                )
+            elif reference.raw not in finished and reference.raw in uses:
+                visit(reference.raw, (*path, name))
+        finished.add(name)
+
+    for name in uses:
+        if name not in finished:
+            visit(name, ())
+
+
+def _entries(root: Node | None) -> Iterator[tuple[str, Node]]:
+    if isinstance(root, Keys):
+        yield from root.values.items()
+
+
+def _segments_in(node: Node | None) -> Iterator[Scalar]:
+    if isinstance(node, Keys):
+        for key, value in node.values.items():
+            if key == "segment" and isinstance(value, Scalar):
+                yield value
+            else:
+                yield from _segments_in(value)
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from _segments_in(item)
+
+
+# --- the campaign ----------------------------------------------------------------------------
+
+
+def _read_campaign(
+    sources: Sources, campaign: str, names: Names, around: _SiteRead
+) -> tuple[core.Campaign | None, dict[str, str], list[Problem]]:
+    path = f"campaigns/{campaign}/campaign.yaml"
+    if path not in sources:
+        return None, {}, [_no_file(path, f"write it, or start with `dripwell new drip {campaign}`")]
+    source = SourceText(path, sources[path])
+    root, problems = read_yaml(source)
+    reading = Reading(source, names, problems)
+    if root is None:
+        return None, {}, in_order(problems)
+    kind = find(root, "type")
+    if isinstance(kind, Scalar) and kind.raw == "newsletter":
+        refuse_later(reading, kind, "`type: newsletter`")
+        return None, {}, in_order(problems)
+    file: CampaignFile | None = judge(_CAMPAIGN, root, reading, CampaignFile.what)
+    _judge_triggers(root, reading, around)
+    steps = find(root, "steps")
+    if isinstance(steps, Items):
+        _judge_steps(steps, reading)
+    documents, document_problems = _read_documents(sources, campaign, steps)
+    found = None
+    if file is not None and not problems:
+        found = _campaign(campaign, file, around)
+    return found, documents, [*in_order(problems), *document_problems]
+
+
+def _campaign(name: str, file: CampaignFile, around: _SiteRead) -> core.Campaign:
+    base = around.site.window if around.site is not None else core.Window()
+    goal = file.goal
+    return core.Campaign(
+        name=name,
+        title=file.name,
+        kind="drip",
+        topic=file.topic,
+        steps=_steps(file.steps),
+        triggers=tuple(_trigger(trigger) for trigger in file.trigger.any or [file.trigger]),
+        approval=file.approval,
+        goal=core.Goal(goal.event, goal.within, goal.name or "", goal.then == "exit") if goal else None,
+        exits=tuple(_exit(rule) for rule in file.exit or ()),
+        suppress=_suppress(file.suppress),
+        window=_window(file.send_window, base) if file.send_window else None,
+        limits=_limits(file.limits),
+        description=(file.description or "").strip(),
+    )
+
+
+def _trigger(trigger: OneTrigger) -> core.Trigger:
+    if trigger.form is not None:
+        return core.Trigger("form", trigger.form)
+    if trigger.tag is not None:
+        return core.Trigger("tag", trigger.tag)
+    if trigger.event is not None:
+        return core.Trigger("event", trigger.event)
+    return core.Trigger("manual")
+
+
+def _exit(rule: ExitRule) -> core.Exit:
+    if rule.tag is not None:
+        return core.Exit("tag", rule.tag)
+    if rule.event is not None:
+        return core.Exit("event", rule.event)
+    if rule.segment is not None:
+        return core.Exit("segment", rule.segment)
+    if rule.left_segment is not None:
+        return core.Exit("left_segment", rule.left_segment)
+    if rule.after is not None:
+        return core.Exit("after", rule.after)
+    raise AssertionError("an exit without a deciding key was refused by `judge_keys`")
+
+
+def _steps(steps: list[Step]) -> tuple[core.Step, ...]:
+    made: list[core.Step] = []
+    before = ""
+    for step in steps:
+        if step.email is not None:
+            before = step.key or step.email
+            made.append(core.Email(before, step.email, step.subject or "", step.preheader or ""))
+        elif step.wait is not None:
+            made.append(core.Wait(step.key or _wait_key(before), step.wait))
+    return tuple(made)
+
+
+def _wait_key(email_before: str) -> str:
+    return f"wait-after-{email_before}" if email_before else "wait-at-start"
+
+
+def _judge_triggers(root: Node, reading: Reading, around: _SiteRead) -> None:
+    """A form gives consent to one topic: the campaign it starts must be about that topic."""
+    topic = find(root, "topic")
+    trigger = find(root, "trigger")
+    several = find(trigger, "any")
+    for one in several.items if isinstance(several, Items) else [trigger]:
+        form = find(one, "form")
+        if not isinstance(form, Scalar) or not isinstance(topic, Scalar):
+            continue
+        agreed = around.form_topics.get(form.raw)
+        if agreed is not None and agreed != topic.raw and topic.raw in (around.names.topics or ()):
+            reading.refuse(
+                "D201",
+                form,
+                f"the form `{form.raw}` asks consent for `{agreed}`, not for `{topic.raw}`",
+                label="a different topic",
+                help=f"write `topic: {agreed}` above, or choose a form whose topic is `{topic.raw}`",
+            )
+
+
+def _judge_steps(steps: Items, reading: Reading) -> None:
+    """Check what no step can know of itself: keys that repeat, waits that lead nowhere, a series without emails."""
+    taken: dict[str, Node] = {}
+    before = ""
+    emails = 0
+    last_wait: Node | None = None
+    for step in steps.items:
+        if not isinstance(step, Keys):
+            last_wait = None
+            continue
+        kind = next((key for key in ("email", "wait") if key in step.values), None)
+        if kind is None:
+            last_wait = None
+            continue
+        given = find(step, "key") or (find(step, "email") if kind == "email" else None)
+        key = given.raw if isinstance(given, Scalar) else ""
+        spot: Node = given or step.spots[kind]
+        if kind == "email":
+            emails += 1
+            before, last_wait = key, None
+        else:
+            key = key or _wait_key(before)
+            if last_wait is not None:
+                reading.refuse(
+                    "D101",
+                    step.spots["wait"],
+                    "two waits in a row",
+                    label="the step before is a wait, too",
+                    help="write one wait that is as long as both",
+                )
+            last_wait = step.spots["wait"]
+        if key and key in taken and not (kind == "wait" and given is None):
+            line = reading.source.place(taken[key].start, taken[key].end)[0]
+            reading.refuse(
+                "D104",
+                spot,
+                f"two steps have the key `{key}`",
+                label=f"first on line {line}",
+                help="give one of them a `key:` of its own; history and the never-twice rule hang on it",
+            )
+        elif key:
+            taken[key] = spot
+    if last_wait is not None and emails:
+        reading.refuse(
+            "D101",
+            last_wait,
+            "nothing comes after this wait",
+            help="remove it, or add the email that should follow",
+        )
+    if steps.items and not emails and all(isinstance(s, Keys) and "wait" in s.values for s in steps.items):
+        reading.refuse(
+            "D101",
+            steps.items[0].spots["wait"] if isinstance(steps.items[0], Keys) else steps,
+            "there is no email in this campaign",
+            help="add a step: `- email: 1-welcome`, with its subject",
+        )
+
+
+def _read_documents(sources: Sources, campaign: str, steps: Node | None) -> tuple[dict[str, str], list[Problem]]:
+    documents: dict[str, str] = {}
+    problems: dict[str, Problem] = {}
+    for step in steps.items if isinstance(steps, Items) else ():
+        stem, given = find(step, "email"), find(step, "key")
+        if not isinstance(stem, Scalar):
+            continue
+        path = f"campaigns/{campaign}/{stem.raw}.md"
+        if path not in sources:
+            continue
+        source = SourceText(path, sources[path])
+        problem = _judge_document(source)
+        if problem is not None:
+            problems[path] = problem
+        else:
+            key = given.raw if isinstance(given, Scalar) and given.raw else stem.raw
+            documents.setdefault(key, re.sub(r"\r\n?", "\n", source.text))
+    return documents, [problems[path] for path in sorted(problems)]
+
+
+def _judge_document(source: SourceText) -> Problem | None:
+    if len(source.text.encode("utf-8", "surrogateescape")) > MAX_DOCUMENT_BYTES:
+        return source.problem("D105", 0, 1, "this email is larger than 200 KB", help="an email is a page, not a book")
+    broken = not_utf8(source)
+    if broken is not None:
+        return broken
+    if not source.text.strip():
+        return source.problem("D101", 0, 1, "this email has no words yet", help="write it, starting with `# A title`")
+    nul = source.text.find("\0")
+    if nul >= 0:
+        return source.problem("D514", nul, nul + 1, "there is an invisible character here (U+0000)", help="delete it")
+    return None
+
+
+def _read_claims(text: str | None, path: str) -> tuple[dict[str, Claim], list[Problem]]:
+    if text is None:
+        return {}, []
+    source = SourceText(path, text)
+    root, problems = read_yaml(source)
+    if root is None:
+        return {}, problems
+    file = judge(_CLAIMS, root, Reading(source, Names(), problems), "claims.yaml")
+    if file is None:
+        return {}, in_order(problems)
+    claims = {
+        name: Claim(name, entry.says.strip(), entry.source.strip(), entry.reviewed.by, entry.reviewed.date)
+        for name, entry in file.items()
+    }
+    return claims, in_order(problems)
+
+
+def _no_file(path: str, help: str) -> Problem:
+    return Problem("D201", "error", path, 1, 1, 1, f"there is no file {path}", help)

@@ -1,0 +1,90 @@
+"""Read subscribers from a CSV file, row by row: good rows become values, bad rows a reason and a line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import available_timezones
+
+from dripwell.core.address import check
+from dripwell.core.errors import ContentError
+
+MAX_CELL = 1000
+_OWN = {"email", "timezone", "tags"}
+
+
+@dataclass(frozen=True, slots=True)
+class GoodRow:
+    """One person as the file has it. `line` is where the row ends."""
+
+    line: int
+    address: str
+    timezone: str | None
+    tags: tuple[str, ...]
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be taken, and why. `reason` holds no address."""
+
+    line: int
+    reason: str
+
+
+def read(path: Path) -> Iterator[GoodRow | BadRow]:
+    """Yield every row of a UTF-8 CSV file with a header that has `email`; `timezone`, `tags` (separated by ;) are known,
+    every other column becomes a field.
+
+    Raises ContentError when the file as a whole cannot be read: missing, not UTF-8, no header, no `email` column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restkey="\0more", strict=True)
+            columns = [name.strip().lower() for name in reader.fieldnames or []]
+            if "email" not in columns:
+                shown = ", ".join(columns[:10]) or "none"
+                raise ContentError(f"{path}:1:1 the first line must name a column `email`; it names: {shown}")
+            if len(set(columns)) != len(columns):
+                raise ContentError(f"{path}:1:1 two columns have the same name")
+            reader.fieldnames = columns
+            zones = available_timezones()
+            seen: set[str] = set()
+            yield from _rows(reader, zones, seen)
+    except FileNotFoundError as error:
+        raise ContentError(f"{path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContentError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    except csv.Error as error:
+        raise ContentError(f"{path} is not CSV: {error}") from error
+
+
+def _rows(reader: csv.DictReader[str], zones: set[str], seen: set[str]) -> Iterator[GoodRow | BadRow]:
+    for row in reader:
+        line = reader.line_num
+        if "\0more" in row:
+            yield BadRow(line, "more cells than the first line has columns")
+            continue
+        cells = {name: (value or "").strip() for name, value in row.items()}
+        long = next((name for name, value in cells.items() if len(value) > MAX_CELL or "\0" in value), None)
+        if long is not None:
+            yield BadRow(line, f"`{long}` is longer than {MAX_CELL} characters or holds a zero byte")
+            continue
+        try:
+            address = check(cells["email"])
+        except ValueError as error:
+            yield BadRow(line, str(error))
+            continue
+        zone = cells.get("timezone") or None
+        if zone is not None and zone not in zones:
+            yield BadRow(line, f"`{zone}` is not a time zone such as America/Los_Angeles")
+            continue
+        if address.lower() in seen:
+            yield BadRow(line, "the same address stands in an earlier row")
+            continue
+        seen.add(address.lower())
+        tags = tuple(tag.strip() for tag in cells.get("tags", "").split(";") if tag.strip())
+        fields = {name: value for name, value in cells.items() if name not in _OWN and value}
+        yield GoodRow(line, address, zone, tags, fields)

@@ -1,0 +1,215 @@
+"""A campaign as values: what the YAML means once it has been read and found right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import time
+from enum import StrEnum
+from typing import Literal
+
+from dripwell.core.conditions import Condition
+from dripwell.core.duration import Duration
+
+
+class Lane(StrEnum):
+    """Priority class of messages; each is a Celery queue of its own."""
+
+    CONFIRM = "confirm"
+    BOOKING = "booking"
+    DRIP = "drip"
+    NEWSLETTER = "newsletter"
+
+
+MARKETING_LANES = frozenset({Lane.DRIP, Lane.NEWSLETTER})
+SERVICE_LANES = frozenset({Lane.CONFIRM, Lane.BOOKING})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When emails may go out. `days` counts from Monday = 0; `closes` is exclusive and may be 00:00 for midnight."""
+
+    days: frozenset[int] = frozenset(range(7))
+    opens: time = time(0, 0)
+    closes: time = time(0, 0)
+    zone: str = "subscriber"  # or an IANA name
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per subscriber, over all campaigns: at most `emails` in `per`, and `gap` between two. None = no limit."""
+
+    emails: int | None = None
+    per: Duration | None = None
+    gap: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """A step that makes one message. `key` is lasting: the ledger's "never twice" hangs on it."""
+
+    key: str
+    document: str  # the Markdown file's stem
+    subject: str
+    preheader: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A step that lets time pass, counted from when the previous email was accepted."""
+
+    key: str
+    length: Duration
+
+
+Step = Email | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What enrolls a subscriber. `name` is empty for `manual`."""
+
+    kind: Literal["form", "tag", "event", "manual"]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What counts as success, within so long after joining. `exits`: reaching it ends the series."""
+
+    event: str
+    within: Duration | None = None
+    name: str = ""
+    exits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Leave early when this is true: `value` is a tag, an event, a segment or a Duration."""
+
+    kind: Literal["tag", "event", "segment", "left_segment", "after"]
+    value: str | Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """Checked before every email. segment, tag: ends the series. active_in, emailed_within: postpones it."""
+
+    kind: Literal["segment", "tag", "active_in", "emailed_within"]
+    value: str | Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A series per person (`drip`) or a built-in service campaign. `name` is the folder's name, its lasting id."""
+
+    name: str
+    title: str
+    kind: Literal["drip", "service"]
+    topic: str
+    steps: tuple[Step, ...]
+    triggers: tuple[Trigger, ...] = ()
+    approval: str | None = None  # the address of the person who must approve each version
+    goal: Goal | None = None
+    exits: tuple[Exit, ...] = ()
+    suppress: tuple[Suppress, ...] = ()
+    window: Window | None = None  # None: the site's
+    limits: Limits | None = None  # the stricter of this and the site's holds
+    description: str = ""
+
+    @property
+    def emails(self) -> tuple[Email, ...]:
+        """The email steps in order."""
+        return tuple(step for step in self.steps if isinstance(step, Email))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A saved, named filter over subscribers."""
+
+    name: str
+    about: str
+    when: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Clinic:
+    """The clinic's facts, as they stand in emails and pages. A placeholder in one refuses a live start."""
+
+    name: str
+    short_name: str
+    legal_name: str
+    postal_address: str
+    phone: str
+    website: str
+    timezone: str
+    language: str = "en-US"
+    safety_note: str = "us-988"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A sender: display name and address."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a subscriber can agree to get."""
+
+    name: str
+    title: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A sign-up form: the topic it asks consent for, and the exact wording."""
+
+    name: str
+    topic: str
+    consent: str
+    asks: tuple[tuple[str, bool], ...] = ()  # (field, required)
+
+
+@dataclass(frozen=True, slots=True)
+class Consultation:
+    """The free phone call: when it may be, how long, who is told. `hours` maps weekday (Monday = 0) to open spans."""
+
+    title: str
+    length: Duration
+    hours: tuple[tuple[int, time, time], ...]
+    hold: Duration
+    caller_id: str
+    notify: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """`config/site.yaml` as values: true for every campaign unless a campaign is stricter."""
+
+    clinic: Clinic
+    sender: Mailbox
+    service_sender: Mailbox
+    reply_to: str
+    base_url: str
+    link_hosts: tuple[str, ...]
+    window: Window
+    limits: Limits
+    suppress: tuple[Suppress, ...]
+    topics: tuple[Topic, ...]
+    forms: tuple[Form, ...]
+    consultation: Consultation
+    track_clicks: bool = True
+    discreet: bool = True
+    discreet_words: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = field(default=())
+
+    def topic(self, name: str) -> Topic | None:
+        """The topic of that name, or None."""
+        return next((topic for topic in self.topics if topic.name == name), None)
+
+    def segment(self, name: str) -> Segment | None:
+        """The segment of that name, or None."""
+        return next((segment for segment in self.segments if segment.name == name), None)

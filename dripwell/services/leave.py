@@ -1,0 +1,156 @@
+"""Leaving: an unsubscribe, a complaint or a dead address takes effect in the transaction that records it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from dripwell.core.errors import NotFoundError
+from dripwell.storage import clicks, clock, consents, spool, suppressions
+from dripwell.storage.clock import Times
+from dripwell.storage.database import Connection, Database
+from dripwell.storage.fast import Fast
+
+UNDO_WITHIN = timedelta(hours=24)
+PAGE = "page"
+"""`source` of what a person did with a link of ours, on the page or by the mail program's button."""
+_STATES = {"unsubscribed": "unsubscribed", "complained": "unsubscribed", "undeliverable": "undeliverable"}
+
+
+def suppress(
+    connection: Connection,
+    *,
+    subscriber_id: int,
+    scope: str,
+    reason: str,
+    source: str,
+    evidence: str,
+    times: Times,
+) -> int:
+    """Stop everything in `scope` for this person, now, in the caller's transaction (SENDING section 9).
+
+    `reason` is unsubscribed, undeliverable or complained; `evidence` says what proves it, without an address. Returns
+    the ledger row's number: the standing row's when the same source said the same before, 0 for an erased person (whose
+    hash, if it was suppressed, still is). The caller tells `Fast.add` after the commit; the outbox does if it cannot.
+    """
+    found = suppressions.address_of(connection, subscriber_id)
+    if found is None:
+        raise NotFoundError(f"there is no subscriber {subscriber_id}")
+    addr_hash, _ = found
+    enrollments = suppressions.lock_in_scope(connection, subscriber_id, scope)
+    seq = 0
+    if addr_hash is not None:
+        standing = suppressions.since_last_lift(connection, addr_hash, scope)
+        same = [entry.seq for entry in standing if (entry.reason, entry.source) == (reason, source)]
+        if same:
+            seq = same[-1]
+        else:
+            seq = suppressions.append(
+                connection,
+                addr_hash=addr_hash,
+                scope=scope,
+                action="suppress",
+                reason=reason,
+                source=source,
+                evidence=evidence[:500],
+            )
+            suppressions.note_push(connection, addr_hash, scope)
+    suppressions.end_enrollments(
+        connection, enrollments, state="SUPPRESSED", reason=reason, now=times.now, actor=source
+    )
+    if scope in (suppressions.ALL, suppressions.MARKETING):
+        suppressions.mark_subscriber(connection, subscriber_id, _STATES[reason])
+    return seq
+
+
+def end(connection: Connection, *, enrollment_ids: Sequence[int], reason: str, times: Times, actor: str) -> int:
+    """End these enrollments without suppressing anybody: planned messages are SKIPPED with `reason` (T15).
+
+    Messages a batch already holds are left to that batch. Returns how many enrollments were open and have now ended.
+    """
+    ended = suppressions.end_enrollments(
+        connection, enrollment_ids, state="SKIPPED", reason=reason, now=times.now, actor=actor
+    )
+    return len(ended.enrollment_ids)
+
+
+def can_undo(connection: Connection, *, subscriber_id: int, times: Times) -> bool:
+    """Whether everything that keeps marketing away from this person is their own press of a button, under 24 hours old.
+
+    A complaint, a dead address, an operator's or a provider's row cannot be undone from a page.
+    """
+    found = suppressions.address_of(connection, subscriber_id)
+    if found is None or found[0] is None or suppressions.since_last_lift(connection, found[0], suppressions.ALL):
+        return False
+    standing = suppressions.since_last_lift(connection, found[0], suppressions.MARKETING)
+    return bool(standing) and all(
+        entry.source == PAGE and times.wall_now - entry.at <= UNDO_WITHIN for entry in standing
+    )
+
+
+def undo(connection: Connection, *, subscriber_id: int, wording: str, times: Times) -> bool:
+    """Take back an unsubscribe made on the page less than 24 hours ago; False when that is not possible any more.
+
+    It counts as a fresh confirmed opt-in to the topics the person had, in the words of the button. It brings no series
+    back.
+    """
+    found = suppressions.address_of(connection, subscriber_id)
+    if found is None or found[0] is None or not can_undo(connection, subscriber_id=subscriber_id, times=times):
+        return False
+    suppressions.append(
+        connection,
+        addr_hash=found[0],
+        scope=suppressions.MARKETING,
+        action="lift",
+        reason="undone",
+        source=PAGE,
+        evidence="",
+    )
+    topics = consents.given(connection, subscriber_id)
+    for topic in topics:
+        consents.add(connection, subscriber_id, topic, give=True, source="undo", wording=wording, at=times.now)
+    suppressions.mark_subscriber(connection, subscriber_id, "active" if topics else "unconfirmed")
+    return True
+
+
+def replay(database: Database, path: Path) -> int:
+    """Carry out the unsubscribes that were spooled while PostgreSQL was away, and empty the spool.
+
+    Call it before the first mail after an outage. Returns how many ids it read; doing one twice changes nothing.
+    Raises UnavailableError, with the spool untouched, while PostgreSQL is still away.
+    """
+    with spool.draining(path) as message_ids:
+        for message_id in message_ids:
+            database.retrying(lambda connection, id=message_id: leave_by_link(connection, id, "spool"))  # type: ignore[misc]
+        return len(message_ids)
+
+
+def leave_by_link(connection: Connection, message_id: int, evidence: str) -> tuple[bytes, str] | None:
+    """Unsubscribe the person this message was for. Returns what to tell `Fast.add` after the commit, None if nobody."""
+    origin = clicks.origin(connection, message_id)
+    if origin is None:
+        return None
+    suppress(
+        connection,
+        subscriber_id=origin.subscriber_id,
+        scope=suppressions.MARKETING,
+        reason="unsubscribed",
+        source=PAGE,
+        evidence=f"{evidence}, message {message_id}",
+        times=clock.read(connection),
+    )
+    return None if origin.addr_hash is None else (origin.addr_hash, suppressions.MARKETING)
+
+
+def push(connection: Connection, fast: Fast, limit: int = 500) -> int:
+    """Tell the fast set what the outbox still holds for it. Returns how many notes are done; 0 while Redis is away."""
+    claimed = suppressions.claim_pushes(connection, limit)
+    if not claimed:
+        return 0
+    hashes, scopes = [row[1] for row in claimed], [row[2] for row in claimed]
+    still = suppressions.standing(connection, hashes, scopes)  # an undone one must not come back as a hit
+    if not fast.add([member for member in zip(hashes, scopes, strict=True) if member in still]):
+        return 0
+    suppressions.done_pushes(connection, [identity for identity, _, _ in claimed])
+    return len(claimed)

@@ -1,0 +1,114 @@
+"""What a person wants from us: topics, pace, a pause, one series less."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from dripwell.core.campaign import Site
+from dripwell.core.duration import resolve
+from dripwell.core.states import Reason
+from dripwell.services import leave
+from dripwell.services.versions import Versions
+from dripwell.storage import campaigns, clicks, consents, suppressions
+from dripwell.storage.clicks import Origin, Series
+from dripwell.storage.clock import Times
+from dripwell.storage.database import Connection
+
+LONGEST_PAUSE = timedelta(days=183)
+USUAL_PAUSE = timedelta(days=14)
+SHORTEST_PAUSE = timedelta(days=1)
+_ACTOR = leave.PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A series somebody is in, in words: `accepted` of `emails` have gone out."""
+
+    enrollment_id: int
+    title: str
+    topic: str
+    accepted: int
+    emails: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What the page shows. `left`: marketing is suppressed, so nothing here can be chosen."""
+
+    address: str
+    topics: frozenset[str]
+    pace: str
+    paused_until: datetime | None
+    series: tuple[UnderWay, ...]
+    left: bool
+
+
+def read(connection: Connection, *, origin: Origin, versions: Versions, times: Times) -> Preferences | None:
+    """What this person has chosen; None when they are erased."""
+    if origin.address is None or origin.addr_hash is None:
+        return None
+    binding = [suppressions.ALL, suppressions.MARKETING]
+    return Preferences(
+        address=origin.address,
+        topics=frozenset(consents.given(connection, origin.subscriber_id)),
+        pace=origin.pace,
+        paused_until=origin.paused_until if origin.paused_until and origin.paused_until > times.now else None,
+        series=tuple(_under_way(connection, one, versions) for one in clicks.series(connection, origin.subscriber_id)),
+        left=bool(suppressions.standing(connection, [origin.addr_hash], binding)),
+    )
+
+
+def pause_end(day: date, zone: ZoneInfo, now: datetime) -> datetime | None:
+    """When a pause until `day` ends, or None for a day that is past or more than half a year away."""
+    until = resolve(datetime.combine(day, datetime.min.time()), zone)
+    return until if now < until <= now + LONGEST_PAUSE else None
+
+
+def save(
+    connection: Connection,
+    *,
+    subscriber_id: int,
+    site: Site,
+    topics: Collection[str],
+    pace: str,
+    paused_until: datetime | None,
+    times: Times,
+) -> None:
+    """Keep these choices; they count from now on. `pace` is planned or weekly.
+
+    A topic given up ends its series; a topic taken on again starts none by itself. Somebody who has unsubscribed is not
+    brought back by this.
+    """
+    before = set(consents.given(connection, subscriber_id))
+    for topic in site.topics:
+        wants = topic.name in topics
+        if wants == (topic.name in before):
+            continue
+        wording = f"{topic.title}. {topic.about}"
+        consents.add(
+            connection, subscriber_id, topic.name, give=wants, source="preferences", wording=wording, at=times.now
+        )
+        if not wants:
+            ends = [one.id for one in clicks.series(connection, subscriber_id) if one.topic == topic.name]
+            leave.end(connection, enrollment_ids=ends, reason=Reason.NO_CONSENT, times=times, actor=_ACTOR)
+    clicks.look_again(connection, subscriber_id, times.now)
+    clicks.set_pace(connection, subscriber_id, pace, paused_until)
+    campaigns.ring(connection, "plan")
+
+
+def stop_series(connection: Connection, *, subscriber_id: int, enrollment_id: int, times: Times) -> bool:
+    """End one series of this person; False when it is not theirs or has ended already."""
+    if enrollment_id not in [one.id for one in clicks.series(connection, subscriber_id)]:
+        return False
+    ended = leave.end(
+        connection, enrollment_ids=[enrollment_id], reason=Reason.STOPPED_SERIES, times=times, actor=_ACTOR
+    )
+    return ended == 1
+
+
+def _under_way(connection: Connection, series: Series, versions: Versions) -> UnderWay:
+    campaign = versions.published(connection, series.newest_version_id or series.version_id).campaign
+    return UnderWay(series.id, campaign.title, series.topic, series.accepted, len(campaign.emails))

@@ -1,0 +1,131 @@
+"""Settling: the janitor for batches whose owner is gone, and evidence or negative proof for those nobody can judge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dripwell.delivery.provider import Provider
+from dripwell.services import leave, resolve
+from dripwell.storage import batches, clock, messages
+from dripwell.storage.batches import BatchRow, Owner
+from dripwell.storage.database import Database
+from dripwell.storage.fast import Fast
+
+log = logging.getLogger("dripwell.settle")
+
+OVERDUE = 90.0
+"""Wall seconds after which a CALLING batch is UNKNOWN, whatever its owner is doing."""
+ASKED = 5
+"""Messages of a batch the provider's log is asked about: a call is accepted whole or not at all (A1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long we wait for evidence, in wall seconds (SENDING sections 7 and 17).
+
+    `grace` (G): no accepted message is missing from the provider's log after it. `round_gap`: between two rounds of
+    asking. `window`: without evidence either way, HELD at its end. `resend`: what negative proof allows. `channel`:
+    negative proof also needs a sign of life from the event channel.
+    """
+
+    grace: float = 3600.0
+    grace_service: float = 600.0
+    round_gap: float = 600.0
+    window: float = 24 * 3600.0
+    resend: bool = False
+    channel: bool = True
+
+
+SANDBOX = Patience(grace=5.0, grace_service=5.0, round_gap=1.0, window=60.0, resend=True, channel=False)
+"""The sandbox answers from its own fsynced ledger, without lag, so seconds are proof enough there."""
+
+
+def settle(
+    database: Database,
+    provider: Provider,
+    fast: Fast,
+    patience: Patience,
+    *,
+    owner: Owner,
+    is_alive: Callable[[int], bool],
+    out_of_time: Callable[[], bool],
+) -> int:
+    """Resolve what can be resolved now. Returns how many batches moved. `is_alive` knows the pids of this host."""
+    with database.transaction() as connection:
+        waiting = batches.not_done(connection)
+    moved = 0
+    for batch in waiting:
+        if out_of_time():
+            break
+        moved += _settle_one(database, provider, patience, batch, owner, is_alive)
+    with database.transaction() as connection:
+        leave.push(connection, fast)
+    return moved
+
+
+def _settle_one(
+    database: Database,
+    provider: Provider,
+    patience: Patience,
+    batch: BatchRow,
+    owner: Owner,
+    is_alive: Callable[[int], bool],
+) -> int:
+    gone = batch.host == owner.host and (batch.boot_id != owner.boot_id or not is_alive(batch.pid))
+    if batch.state == "OPEN" and (gone or batch.lease_over):
+        resolve.lapse(database, batch.id)
+        return 1
+    if batch.state == "CALLING" and (gone or (batch.called_seconds or 0.0) > OVERDUE):
+        resolve.unknown(database, batch.id, "owner gone" if gone else "overdue", None)
+        return 1
+    if batch.state == "UNKNOWN":
+        return _settle_unknown(database, provider, patience, batch)
+    return 0
+
+
+def _settle_unknown(database: Database, provider: Provider, patience: Patience, batch: BatchRow) -> int:
+    age = batch.called_seconds or 0.0
+    service = batch.lane in ("confirm", "booking")
+    grace = patience.grace_service if service else patience.grace
+    rounds = batch.empty_rounds
+    may_ask = batch.asked_seconds is None or batch.asked_seconds >= patience.round_gap
+    if provider.capabilities.logs and age >= grace and rounds < 2 and may_ask:
+        found = _ask(database, provider, batch)
+        if found:
+            return int(resolve.accepted(database, batch.id, before=("UNKNOWN",), evidence="provider log"))
+        rounds += found is not None
+        with database.transaction() as connection:
+            batches.asked(connection, batch.id, empty=found is not None)
+    if age >= grace and rounds >= 2 and patience.resend and _channel_alive(database, patience, batch):
+        resolve.absent(database, batch.id)
+        log.warning("batch %d was never accepted: its messages are planned again", batch.id)
+        return 1
+    if age >= patience.window:
+        resolve.held(database, batch.id)
+        log.error("batch %d is held: no evidence either way. An operator decides.", batch.id)
+        return 1
+    return 0
+
+
+def _ask(database: Database, provider: Provider, batch: BatchRow) -> bool | None:
+    """True: accepted. False: answered, and not there. None: no answer."""
+    with database.transaction() as connection:
+        people = messages.in_batch(connection, batch.id)[:ASKED]
+        since = (batch.called_at or clock.read(connection).wall_now) - timedelta(minutes=2)
+    for person in people:
+        answer = provider.find(person.address, person.public_id, since)
+        if not answer.answered:
+            return None
+        if answer.found:
+            return True
+    return False
+
+
+def _channel_alive(database: Database, patience: Patience, batch: BatchRow) -> bool:
+    if not patience.channel:
+        return True
+    with database.transaction() as connection:
+        return batches.events_after(connection, batch.id)

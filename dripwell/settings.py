@@ -1,0 +1,81 @@
+"""Everything that differs between two installations, read once from the environment. The only reader of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from dripwell.core.errors import ConfigurationError
+
+_PLAIN = ("DATABASE_URL", "REDIS_URL", "SENDGRID_API_KEY")
+
+
+class Settings(BaseModel):
+    """What marketers and operators may see and review lives in `config/site.yaml`, not here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    database_url: SecretStr | None = None  # None: the embedded PostgreSQL; secret, because it may hold a password
+    redis_url: SecretStr | None = None  # None: the embedded Valkey
+    sendgrid_api_key: SecretStr | None = None  # None: the sandbox
+    provider_url: str | None = None  # where the provider's API is; None: the real one, or the sandbox that `run` starts
+    webhook_key: str | None = None  # base64 DER public key that signs the provider's events
+    secret_key: SecretStr | None = None  # signs links; None: made once in the state directory
+    unsubscribe_key: SecretStr | None = None  # signs unsubscribe links; never change it
+    pepper: SecretStr | None = None  # keys the address hashes; never change it
+    state_dir: Path = Path(".dripwell")
+    base_url: str | None = None  # overrides `links.base_url` in the sandbox, so that its links open on this machine
+    web_port: int | None = None
+    sandbox_port: int | None = None
+    lanes: str | None = None  # which queues a worker serves; None: all
+    crash_at: str | None = None  # tests only: die at this failpoint; refused with a live provider
+    stall_at: str | None = None  # tests only: stop at this failpoint; refused with a live provider
+
+    @property
+    def live(self) -> bool:
+        """Whether mail would leave the building: a provider key is set and no sandbox stands in for the provider."""
+        return self.sendgrid_api_key is not None
+
+    @property
+    def provider(self) -> Literal["sandbox", "sendgrid"]:
+        """Which provider mails go to."""
+        return "sendgrid" if self.live else "sandbox"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read DATABASE_URL, REDIS_URL, SENDGRID_API_KEY and DRIPWELL_*.
+
+        An empty value counts as unset; a misspelled DRIPWELL_ name is an error, not a silence.
+        """
+        ours = {
+            name.removeprefix("DRIPWELL_").lower(): value
+            for name, value in environ.items()
+            if value and (name.startswith("DRIPWELL_") or name in _PLAIN)
+        }
+        try:
+            found = cls.model_validate(ours)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).upper() if first["loc"] else "the environment"
+            name = name if name in _PLAIN else f"DRIPWELL_{name}"
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(sorted(cls.variables()))
+                raise ConfigurationError(f"{name} is not a setting. Settings are: {known}") from None
+            raise ConfigurationError(f"{name}: {first['msg']}") from None
+        if found.live and (found.crash_at or found.stall_at):
+            raise ConfigurationError("DRIPWELL_CRASH_AT and DRIPWELL_STALL_AT are for tests: unset them to mail live")
+        return found
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The environment names that `read` knows."""
+        return [name.upper() if name.upper() in _PLAIN else f"DRIPWELL_{name.upper()}" for name in cls.model_fields]
+
+    @staticmethod
+    def environment(**changes: str) -> dict[str, str]:
+        """This process's environment with `changes`, for a child process."""
+        return {**os.environ, **changes}

@@ -1,0 +1,283 @@
+"""Batches: one call to the provider each. `message_ids` is kept for ever; only CALLING and UNKNOWN are ambiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from dripwell.storage.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that makes calls: its host, that host's boot and its pid tell the janitor when it is gone."""
+
+    host: str
+    boot_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch that is not done."""
+
+    id: int
+    lane: str
+    campaign_id: int
+    step_key: str
+    state: str
+    host: str
+    boot_id: str
+    pid: int
+    lease_over: bool
+    called_at: datetime | None
+    called_seconds: float | None  # wall seconds since the call began
+    asked_seconds: float | None  # wall seconds since the provider's log was asked last
+    empty_rounds: int
+    message_ids: tuple[int, ...]
+
+
+def open_batch(
+    connection: Connection,
+    *,
+    provider: str,
+    lane: str,
+    campaign_id: int,
+    step_key: str,
+    version_id: int,
+    owner: Owner,
+    nonce: UUID,
+    lease_seconds: float,
+    message_ids: Sequence[int],
+) -> int:
+    """T2: record a batch that nobody has called for yet; returns its id."""
+    found: int = connection.execute(
+        text(
+            "INSERT INTO batch (provider, lane, campaign_id, step_key, version_id, state, owner_nonce, host, boot_id, pid,"
+            "  lease_until, message_ids)"
+            " VALUES (:provider, :lane, :campaign, :key, :version, 'OPEN', :nonce, :host, :boot, :pid,"
+            "  wall() + make_interval(secs => :lease), :ids) RETURNING id"
+        ),
+        {
+            "provider": provider,
+            "lane": lane,
+            "campaign": campaign_id,
+            "key": step_key,
+            "version": version_id,
+            "nonce": nonce,
+            "host": owner.host,
+            "boot": owner.boot_id,
+            "pid": owner.pid,
+            "lease": lease_seconds,
+            "ids": list(message_ids),
+        },
+    ).scalar_one()
+    return found
+
+
+def mark_calling(connection: Connection, batch_id: int, nonce: UUID) -> bool:
+    """T3: from this commit on the provider may have it. False: lease over, campaign not running, lane closed."""
+    changed = connection.execute(
+        text(
+            "UPDATE batch b SET state = 'CALLING', called_at = wall() WHERE id = :id AND state = 'OPEN'"
+            " AND owner_nonce = :nonce AND lease_until > wall()"
+            " AND EXISTS (SELECT FROM campaign c WHERE c.id = b.campaign_id AND c.state = 'running')"
+            " AND EXISTS (SELECT FROM lane_state l WHERE l.lane = b.lane AND (l.breaker <> 'open' OR l.breaker_until <= wall()))"
+        ),
+        {"id": batch_id, "nonce": nonce},
+    )
+    return changed.rowcount == 1
+
+
+def state(connection: Connection, batch_id: int, nonce: UUID) -> str | None:
+    """The state of our own batch, read back after a commit whose answer was lost; None when it is not ours."""
+    found: str | None = connection.execute(
+        text("SELECT state FROM batch WHERE id = :id AND owner_nonce = :nonce"), {"id": batch_id, "nonce": nonce}
+    ).scalar()
+    return found
+
+
+def may_still_call(connection: Connection, batch_id: int) -> bool:
+    """Whether campaign and lane are still open for this CALLING batch: read in the final check."""
+    found: bool = connection.execute(
+        text(
+            "SELECT b.state = 'CALLING' AND c.state = 'running' AND (l.breaker <> 'open' OR l.breaker_until <= wall())"
+            " FROM batch b JOIN campaign c ON c.id = b.campaign_id JOIN lane_state l ON l.lane = b.lane WHERE b.id = :id"
+        ),
+        {"id": batch_id},
+    ).scalar_one()
+    return found
+
+
+def store_payload(connection: Connection, batch_id: int, message_ids: Sequence[int], sha256: bytes) -> None:
+    """Keep exactly who is in the payload, and the snapshot whose suppressions it obeys."""
+    connection.execute(
+        text(
+            "UPDATE batch SET message_ids = :ids, payload_sha256 = :sha, checked_at = wall(),"
+            " checked_snapshot = pg_current_snapshot() WHERE id = :id AND state = 'CALLING'"
+        ),
+        {"id": batch_id, "ids": list(message_ids), "sha": sha256},
+    )
+
+
+def lock(connection: Connection, batch_id: int, before: Sequence[str]) -> bool:
+    """Lock a batch that is in one of these states; False when it no longer is: somebody else was first."""
+    found = connection.execute(
+        text("SELECT id FROM batch WHERE id = :id AND state = ANY (:before) FOR UPDATE"),
+        {"id": batch_id, "before": list(before)},
+    ).first()
+    return found is not None
+
+
+def done(
+    connection: Connection,
+    batch_id: int,
+    outcome: str,
+    *,
+    status: int | None = None,
+    detail: str = "",
+    provider_id: str | None = None,
+) -> None:
+    """Close a batch this transaction has locked."""
+    connection.execute(
+        text(
+            "UPDATE batch SET state = 'DONE', outcome = :outcome, resolved_at = wall(), detail = :detail,"
+            " http_status = coalesce(:status, http_status), x_message_id = coalesce(:provider_id, x_message_id)"
+            " WHERE id = :id"
+        ),
+        {"id": batch_id, "outcome": outcome, "status": status, "detail": detail[:500], "provider_id": provider_id},
+    )
+
+
+def unknown(connection: Connection, batch_id: int, *, status: int | None, detail: str) -> None:
+    """T9: nobody can say; evidence will."""
+    connection.execute(
+        text(
+            "UPDATE batch SET state = 'UNKNOWN', http_status = :status, detail = :detail WHERE id = :id AND state = 'CALLING'"
+        ),
+        {"id": batch_id, "status": status, "detail": detail[:500]},
+    )
+
+
+def accepted_after_all(connection: Connection, batch_id: int) -> None:
+    """T13: evidence shows that a batch we had closed otherwise was accepted."""
+    connection.execute(
+        text("UPDATE batch SET outcome = 'accepted', resolved_at = wall() WHERE id = :id AND state = 'DONE'"),
+        {"id": batch_id},
+    )
+
+
+def asked(connection: Connection, batch_id: int, *, empty: bool) -> None:
+    """The provider's log was asked about this batch; an answered and empty round counts toward negative proof."""
+    connection.execute(
+        text(
+            "UPDATE batch SET asked_at = wall(), empty_rounds = empty_rounds + :empty WHERE id = :id AND state = 'UNKNOWN'"
+        ),
+        {"id": batch_id, "empty": 1 if empty else 0},
+    )
+
+
+_ROW = (
+    "id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,"
+    " extract(epoch FROM wall() - called_at)::float8 AS called_seconds,"
+    " extract(epoch FROM wall() - asked_at)::float8 AS asked_seconds, empty_rounds, message_ids"
+)
+
+
+def not_done(connection: Connection) -> list[BatchRow]:
+    """Every batch that is OPEN, CALLING or UNKNOWN, oldest first."""
+    rows = connection.execute(text(f"SELECT {_ROW} FROM batch WHERE state <> 'DONE' AND kind = 'messages' ORDER BY id"))
+    return [BatchRow(**{**row._mapping, "message_ids": tuple(row.message_ids)}) for row in rows]
+
+
+def by_id(connection: Connection, batch_id: int) -> Any | None:
+    """What evidence is matched against: id, state, outcome, message_ids."""
+    return connection.execute(
+        text("SELECT id, state, outcome, message_ids FROM batch WHERE id = :id AND kind = 'messages'"), {"id": batch_id}
+    ).first()
+
+
+def events_after(connection: Connection, batch_id: int) -> bool:
+    """Whether the event channel is alive: an event of a later batch has arrived."""
+    found: bool = connection.execute(
+        text("SELECT EXISTS (SELECT FROM provider_event WHERE batch_id > :id)"), {"id": batch_id}
+    ).scalar_one()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """A lane's breaker and pace. `shut`: the breaker is open and its time has not passed."""
+
+    lane: str
+    breaker: str
+    shut: bool
+    batch_limit: int
+    last_campaign_id: int
+    last_step_key: str
+
+
+def lane(connection: Connection, name: str) -> LaneRow:
+    """Read a lane's breaker, batch limit and the group it served last."""
+    row = connection.execute(
+        text(
+            "SELECT lane, breaker, breaker = 'open' AND breaker_until > wall() AS shut, batch_limit, last_campaign_id,"
+            " last_step_key FROM lane_state WHERE lane = :lane"
+        ),
+        {"lane": name},
+    ).one()
+    return LaneRow(**row._mapping)
+
+
+def served(connection: Connection, name: str, campaign_id: int, step_key: str) -> None:
+    """Remember the group this lane served last: groups take turns."""
+    connection.execute(
+        text("UPDATE lane_state SET last_campaign_id = :campaign, last_step_key = :key WHERE lane = :lane"),
+        {"lane": name, "campaign": campaign_id, "key": step_key},
+    )
+
+
+def went_well(connection: Connection, name: str) -> None:
+    """An accepted batch: the limit doubles up to 1,000 and the breaker closes."""
+    connection.execute(
+        text(
+            "UPDATE lane_state SET batch_limit = least(1000, batch_limit * 2), breaker = 'closed', breaker_until = NULL,"
+            " breaker_reason = NULL, breaker_opened = 0, failures = 0, failing_since = NULL"
+            " WHERE lane = :lane AND (batch_limit < 1000 OR breaker <> 'closed' OR failures > 0)"
+        ),
+        {"lane": name},
+    )
+
+
+def shrink(connection: Connection, name: str, size: int) -> None:
+    """A batch of this size ended badly: the next ones are half as large."""
+    connection.execute(
+        text("UPDATE lane_state SET batch_limit = greatest(1, least(batch_limit, :size) / 2) WHERE lane = :lane"),
+        {"lane": name, "size": size},
+    )
+
+
+def went_badly(connection: Connection, name: str, reason: str, *, at_once: bool) -> None:
+    """Count a failure. Five within 30 s, or one that concerns the account, open the breaker of every lane:
+    30 s first, doubling to 10 minutes; then one real message tries."""
+    connection.execute(
+        text(
+            "UPDATE lane_state SET failures = CASE WHEN failing_since > wall() - interval '30 s' THEN failures + 1 ELSE 1 END,"
+            " failing_since = CASE WHEN failing_since > wall() - interval '30 s' THEN failing_since ELSE wall() END"
+            " WHERE lane = :lane"
+        ),
+        {"lane": name},
+    )
+    connection.execute(
+        text(
+            "UPDATE lane_state SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1,"
+            " breaker_until = wall() + least(interval '10 min', interval '30 s' * power(2, least(breaker_opened, 5)))"
+            " WHERE :at_once OR (lane = :lane AND failures >= 5)"
+        ),
+        {"lane": name, "reason": reason[:200], "at_once": at_once},
+    )

@@ -1,0 +1,62 @@
+"""Unsubscribes taken while PostgreSQL is away: one line a message id, on disk before anybody is told "done"."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NAME = "unsubscribes.spool"
+
+
+def path_in(state_dir: Path) -> Path:
+    """Where the spool of this host is."""
+    return state_dir / _NAME
+
+
+def append(path: Path, message_id: int) -> None:
+    """Put one message id on disk, and come back only when it is there. Raises OSError when it is not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(path) as handle:
+        _write(handle, b"%d\n" % message_id)
+
+
+@contextmanager
+def draining(path: Path) -> Iterator[list[int]]:
+    """Hand out the ids in the spool and empty it if the block ends well; others who append wait meanwhile."""
+    if not path.exists():
+        yield []
+        return
+    with _opened(path) as handle:
+        size = os.fstat(handle).st_size
+        lines = os.pread(handle, size, 0).split(b"\n")
+        # A line without its end was cut off by a crash, before anybody was told that it was kept.
+        yield [int(line) for line in lines[:-1] if line.isdigit()]
+        os.ftruncate(handle, 0)
+        os.fsync(handle)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _write(handle: int, line: bytes) -> None:
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        line = b"\n" + line  # after a line that a crash cut off
+    try:
+        written = os.write(handle, line)
+        if written != len(line):
+            raise OSError("the spool could not be written whole")
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, size)
+        raise

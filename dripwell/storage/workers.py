@@ -1,0 +1,35 @@
+"""Which workers are alive, by what they got done: a process that is up proves nothing."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from dripwell.storage.batches import Owner
+from dripwell.storage.database import Connection
+
+
+def passed(connection: Connection, queue: str, owner: Owner, *, progress: bool) -> None:
+    """A pass of this queue has finished in this process; `progress`: it moved something."""
+    connection.execute(
+        text(
+            "INSERT INTO worker (queue, host, boot_id, pid, last_progress)"
+            " VALUES (:queue, :host, :boot, :pid, CASE WHEN :progress THEN wall() END)"
+            " ON CONFLICT (queue, host, pid) DO UPDATE SET boot_id = excluded.boot_id, last_pass = wall(),"
+            " last_progress = coalesce(excluded.last_progress, worker.last_progress)"
+        ),
+        {"queue": queue, "host": owner.host, "boot": owner.boot_id, "pid": owner.pid, "progress": progress},
+    )
+
+
+def silent_for(connection: Connection, queue: str) -> float:
+    """Wall seconds since any process finished a pass of this queue; infinite when none ever did."""
+    found = connection.execute(
+        text("SELECT extract(epoch FROM wall() - max(last_pass))::float8 FROM worker WHERE queue = :queue"),
+        {"queue": queue},
+    ).scalar()
+    return float("inf") if found is None else float(found)
+
+
+def forget_old(connection: Connection) -> None:
+    """Drop rows of processes that are long gone."""
+    connection.execute(text("DELETE FROM worker WHERE last_pass < wall() - interval '1 day'"))

@@ -1,0 +1,123 @@
+"""Leaving: one button on GET, done on POST, whoever posts it and however (RFC 8058)."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.responses import Response
+
+from dripwell.core.errors import InvalidTokenError, UnavailableError
+from dripwell.core.tokens import Purpose, sign
+from dripwell.services import leave
+from dripwell.storage import clicks, spool
+from dripwell.storage.database import Connection
+from dripwell.web.visit import Visit
+
+log = logging.getLogger("dripwell.web")
+
+UNDO_WORDING = "That was a mistake, keep my emails"
+REASONS = {
+    "often": "Too many emails",
+    "useless": "Not useful to me",
+    "found": "I found what I needed",
+    "upsetting": "It was upsetting",
+    "unasked": "I don’t remember asking for these",
+}
+
+
+def page(visit: Visit) -> Response:
+    """GET shows the button. POST unsubscribes, unless its body says `do=undo` or `do=why`."""
+    if not visit.acts:
+        return _ask(visit)
+    try:
+        message_id = visit.identity(Purpose.UNSUBSCRIBE)
+    except InvalidTokenError:
+        # The same-looking answer (rules 3.2). Nobody gets here from our page: it shows no button for such a link.
+        log.warning("an unsubscribe came with a link that cannot be read")
+        return done(visit, can_undo=True)
+    match visit.field("do"):
+        case "undo":
+            return _undo(visit, message_id)
+        case "why":
+            return _why(visit, message_id)
+        case _:
+            return act(visit, message_id, "one-click" if "List-Unsubscribe" in visit.form else "page")
+
+
+def act(visit: Visit, message_id: int, how: str, *, here: str | None = None) -> Response:
+    """Unsubscribe the person this message was for, on disk before the page says so.
+
+    `here` is this message's unsubscribe path, when the POST came from another page.
+    """
+    installation = visit.installation
+
+    def work(connection: Connection) -> tuple[bytes, str] | None:
+        return leave.leave_by_link(connection, message_id, how)
+
+    try:
+        member = installation.database.retrying(work)
+    except UnavailableError:
+        try:
+            spool.append(spool.path_in(installation.settings.state_dir), message_id)
+        except OSError:
+            log.error("an unsubscribe could be kept neither in PostgreSQL nor in the spool")
+            return visit.look.unavailable()
+        return done(visit, can_undo=False, here=here)
+    if member is not None:
+        installation.fast.add([member])
+    try:
+        with visit.transaction() as (connection, times):
+            origin = clicks.origin(connection, message_id)
+            can_undo = origin is None or leave.can_undo(connection, subscriber_id=origin.subscriber_id, times=times)
+    except UnavailableError:
+        can_undo = False
+    return done(visit, can_undo=can_undo, here=here)
+
+
+def done(visit: Visit, *, can_undo: bool, here: str | None = None) -> Response:
+    """The one page after it; `here` is where undo and the reason go."""
+    return visit.look.page(
+        "unsubscribed.html",
+        "You are unsubscribed",
+        here=here or visit.here,
+        can_undo=can_undo,
+        undo=UNDO_WORDING,
+        reasons=REASONS,
+    )
+
+
+def _ask(visit: Visit) -> Response:
+    message_id = visit.identity(Purpose.UNSUBSCRIBE)
+    address = preferences = None
+    try:
+        with visit.transaction() as (connection, times):
+            origin = clicks.origin(connection, message_id)
+            if origin is not None and origin.address is not None:
+                address = origin.address
+                preferences = f"/p/{sign(visit.installation.keys, Purpose.PREFERENCES, message_id, times.wall_now)}"
+    except UnavailableError:
+        log.warning("the unsubscribe page is shown without an address: PostgreSQL does not answer")
+    return visit.look.page("unsubscribe.html", "Unsubscribe", here=visit.here, address=address, preferences=preferences)
+
+
+def _undo(visit: Visit, message_id: int) -> Response:
+    with visit.transaction() as (connection, times):
+        origin = clicks.origin(connection, message_id)
+        undone = origin is not None and leave.undo(
+            connection, subscriber_id=origin.subscriber_id, wording=UNDO_WORDING, times=times
+        )
+    if origin is not None and origin.addr_hash is not None and undone:
+        visit.installation.fast.remove([(origin.addr_hash, "marketing")])
+    if undone:
+        return visit.look.page("undone.html", "You get our emails again", here=visit.here)
+    return visit.look.page("not_undone.html", "This cannot be undone here", here=visit.here)
+
+
+def _why(visit: Visit, message_id: int) -> Response:
+    why = visit.field("why")
+    if why in REASONS:
+        with visit.transaction() as (connection, _):
+            origin = clicks.origin(connection, message_id)
+            if origin is not None:
+                clicks.note_reason(connection, message_id, origin.campaign_name, why)
+    return visit.look.page("thanks.html", "Thank you", text="You are unsubscribed. There is nothing more to do.")

@@ -1,0 +1,186 @@
+"""A small valid installation to break, and the ways of breaking it that the golden files show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA = Path(__file__).parent.parent / "data"
+BASE = DATA / "language"
+GOLDEN = DATA / "golden"
+CAMPAIGN = "campaigns/welcome/campaign.yaml"
+SITE = "config/site.yaml"
+SEGMENTS = "config/segments.yaml"
+CLAIMS = "campaigns/welcome/claims.yaml"
+
+
+def valid_sources() -> dict[str, str]:
+    """Return the sources of an installation in which every key of the language is used."""
+    return {
+        path.relative_to(BASE).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(BASE.rglob("*"))
+        if path.is_file()
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to get a file wrong: replace `old` (which stands there once) by `new`, or the whole file if empty.
+
+    `seen` says whether a schema can see the fault: it knows shapes, not names of other things or what steps add up to.
+    """
+
+    path: str
+    old: str
+    new: str
+    seen: bool = True
+
+    def sources(self) -> dict[str, str]:
+        """Return the valid sources with this fault in them."""
+        sources = valid_sources()
+        text = sources[self.path]
+        if self.old:
+            assert text.count(self.old) == 1, f"{self.old!r} stands {text.count(self.old)} times in {self.path}"
+        sources[self.path] = text.replace(self.old, self.new) if self.old else self.new
+        return sources
+
+
+STEPS = "  - wait: 1 hour\n"
+UNSEEN = False
+
+CASES: dict[str, Case] = {
+    # keys
+    "misspelt-key": Case(CAMPAIGN, "topic: guides", "topik: guides"),
+    "unknown-key": Case(CAMPAIGN, "topic: guides", "topic: guides\ncolor: green"),
+    "unknown-key-in-a-step": Case(CAMPAIGN, "    key: more\n", "    ky: more\n"),
+    "missing-key": Case(CAMPAIGN, "topic: guides\n", ""),
+    "missing-subject": Case(CAMPAIGN, "    subject: How a mind makes room for change\n", ""),
+    "missing-title-of-topic": Case(SITE, "    title: Guides\n", ""),
+    "key-without-value": Case(CAMPAIGN, "topic: guides", "topic:"),
+    "list-item-without-value": Case(CAMPAIGN, "  - tag: current-patient\n  - event", "  -\n  - event"),
+    "duplicate-key": Case(CAMPAIGN, "topic: guides", "topic: guides\ntopic: notes", UNSEEN),
+    "key-of-another-step": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: 2 days\n    subject: Wait for it\n"),
+    "two-things-in-one-step": Case(CAMPAIGN, "  - wait: 2 days\n  - email: 2", "  - wait: 2 days\n    email: 2"),
+    "step-of-no-kind": Case(CAMPAIGN, "  - wait: 2 days\n", "  - key: pause-here\n"),
+    "field-without-is": Case(SEGMENTS, "        is: [CA, NV]\n", ""),
+    "several-faults-in-file-order": Case(
+        CAMPAIGN,
+        "limits:\n  emails: 2 per week\n  gap: 1 day\ngoal:\n  event: consultation.booked\n  within: 30 days",
+        "limits:\n  emails: two a week\n  gap: 1 dya\ngoal:\n  evnt: consultation.booked\n  within: 30",
+    ),
+    # words of other systems
+    "peer-delay": Case(CAMPAIGN, "  - wait: 2 days", "  - delay: 2 dyas"),
+    "peer-entry": Case(CAMPAIGN, "trigger:", "entry:"),
+    "peer-on": Case(CAMPAIGN, "trigger:", "on:"),
+    "peer-preview-text": Case(CAMPAIGN, "    preheader:", "    preview_text:"),
+    "peer-opened": Case(SEGMENTS, "when: {tag: staff}", "when: {opened: 1-hello}"),
+    "peer-list": Case(CAMPAIGN, "topic: guides", "list: guides"),
+    "peer-quiet-hours": Case(CAMPAIGN, "send_window:\n", "quiet_hours:\n"),
+    "peer-condition-step": Case(CAMPAIGN, "  - wait: 2 days\n", "  - if: {tag: staff}\n"),
+    # values
+    "bad-duration": Case(CAMPAIGN, "within: 30 days", "within: 30 dyas"),
+    "duration-of-zero": Case(CAMPAIGN, "  - wait: 2 days", "  - wait: 0 days"),
+    "duration-in-quotes": Case(CAMPAIGN, "  - wait: 2 days", '  - wait: "2 dayz"'),
+    "duration-as-a-number": Case(CAMPAIGN, "  - wait: 2 days", "  - wait: 2"),
+    "bad-window": Case(CAMPAIGN, "hours: 10:00-17:00", "hours: 9-17"),
+    "window-past-midnight": Case(CAMPAIGN, "hours: 10:00-17:00", "hours: 22:00-06:00", UNSEEN),
+    "bad-days": Case(CAMPAIGN, "days: [tue, wed, thu]", "days: workdays"),
+    "bad-day-in-list": Case(CAMPAIGN, "days: [tue, wed, thu]", "days: [tue, wedn, thu]"),
+    "bad-time-zone": Case(CAMPAIGN, "timezone: America/Los_Angeles", "timezone: Los Angeles", UNSEEN),
+    "bad-limit": Case(CAMPAIGN, "emails: 2 per week", "emails: 2 a week"),
+    "bad-choice": Case(CAMPAIGN, "then: continue", "then: continu"),
+    "bad-address": Case(CAMPAIGN, "approval: reviewer@harbor.example", "approval: reviewer at harbor.example"),
+    "bad-event": Case(CAMPAIGN, "event: consultation.booked", "event: Consultation booked"),
+    "bad-version": Case(SITE, "version: 1", "version: 2"),
+    "number-for-text": Case(CAMPAIGN, "name: Welcome", "name: 2026"),
+    "list-for-text": Case(CAMPAIGN, "topic: guides", "topic: [guides, notes]"),
+    "text-for-list": Case(
+        CAMPAIGN,
+        "suppress:\n  - tag: current-patient\n  - active_in: other-series\n  - emailed_within: 24 hours\n",
+        "suppress: staff\n",
+    ),
+    "text-for-keys": Case(CAMPAIGN, "  any:\n    - form: guide-request\n", "  any:\n    - guide-request\n"),
+    "text-for-truth": Case(SITE, "track_clicks: true", "track_clicks: yes"),
+    "subject-too-long": Case(
+        CAMPAIGN, "subject: Small repairs, and what they may add up to", f"subject: {'long ' * 20}"
+    ),
+    "subject-of-two-lines": Case(
+        CAMPAIGN, "subject: Small repairs, and what they may add up to", 'subject: "One\\nTwo"'
+    ),
+    "step-key-with-spaces": Case(CAMPAIGN, "key: more", "key: Read More"),
+    # names of other things
+    "unknown-topic": Case(CAMPAIGN, "topic: guides", "topic: guide", UNSEEN),
+    "unknown-segment": Case(CAMPAIGN, "- left_segment: nearby", "- left_segment: near-by", UNSEEN),
+    "unknown-form": Case(CAMPAIGN, "form: guide-request", "form: 'guide-requests'", UNSEEN),
+    "form-of-another-topic": Case(CAMPAIGN, "form: guide-request", "form: notes-request", UNSEEN),
+    "missing-markdown": Case(CAMPAIGN, "email: 1-hello", "email: 1-helo", UNSEEN),
+    "waits-for-itself": Case(CAMPAIGN, "active_in: other-series", "active_in: welcome", UNSEEN),
+    "segments-in-a-circle": Case(SEGMENTS, "when: {tag: staff}", "when: {not: {segment: nearby}}", UNSEEN),
+    # steps
+    "repeated-step-key": Case(CAMPAIGN, "    key: more", "    key: 1-hello", UNSEEN),
+    "repeated-email": Case(CAMPAIGN, "email: 2-more\n    key: more\n", "email: 1-hello\n", UNSEEN),
+    "two-waits-in-a-row": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: 2 days\n  - wait: 3 hours\n", UNSEEN),
+    "wait-at-the-end": Case(
+        CAMPAIGN,
+        "    subject: Small repairs, and what they may add up to\n",
+        "    subject: Small repairs, and what they may add up to\n  - wait: 3 days\n",
+        UNSEEN,
+    ),
+    "no-steps": Case(CAMPAIGN, "", "type: drip\nname: Welcome\ntopic: guides\ntrigger: {manual: true}\nsteps: []\n"),
+    "no-email": Case(
+        CAMPAIGN,
+        "",
+        "type: drip\nname: Welcome\ntopic: guides\ntrigger: {manual: true}\nsteps:\n  - wait: 2 days\n",
+        UNSEEN,
+    ),
+    # not built yet
+    "later-branch": Case(CAMPAIGN, "  - wait: 2 days\n", "  - branch: {name: Clicked?, when: {clicked: 1-hello}}\n"),
+    "later-audience-and-holdout": Case(
+        CAMPAIGN, "topic: guides\n", "topic: guides\nowner: jo@harbor.example\naudience: {tag: x}\nholdout: 10%\n"
+    ),
+    "later-subject-test": Case(
+        CAMPAIGN,
+        "subject: Small repairs, and what they may add up to",
+        "subject:\n      test: [One, Two]\n      winner: {by: clicks, after: 400 accepted}",
+    ),
+    "later-wait-until": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: {until: tuesday 10:00}\n"),
+    "later-window-of-a-step": Case(CAMPAIGN, "    key: more\n", "    send_window: {days: weekdays}\n"),
+    "later-newsletter": Case(CAMPAIGN, "type: drip", "type: newsletter"),
+    "later-clicked-and-event": Case(SEGMENTS, "when: {tag: staff}", "when: {clicked: welcome/*, within: 30 days}"),
+    "later-site-keys": Case(
+        SITE,
+        "privacy:\n  track_opens: false\n",
+        "warm_up: {preset: new-domain}\nprivacy:\n  track_opens: true\n  keep_events: 400 days\n",
+    ),
+    "later-avoid": Case(SITE, "  timezone: subscriber\n", "  timezone: subscriber\n  avoid: [us-holidays]\n"),
+    # the site
+    "noreply-sender": Case(SITE, "from: Harbor <hello@", "from: Harbor <no-reply@", UNSEEN),
+    "same-sender-twice": Case(SITE, "calls@notice.harbor.example", "HELLO@mail.harbor.example", UNSEEN),
+    "sender-without-name": Case(SITE, "from: Harbor <hello@mail.harbor.example>", "from: hello@mail.harbor.example"),
+    "base-url-not-https": Case(SITE, "base_url: https://mail", "base_url: http://mail", UNSEEN),
+    "form-that-asks-no-address": Case(SITE, "{email: required, first", "{email: optional, first", UNSEEN),
+    "call-hours-twice": Case(SITE, "sat: 09:00-12:00", "fri: 09:00-12:00", UNSEEN),
+    "call-hours-misspelt": Case(SITE, "sat: 09:00-12:00", "saturday: 09:00-12:00"),
+    "claim-without-reviewer": Case(CLAIMS, "  reviewed: {by: Dr. Example, date: 2026-10-01}\n", "", UNSEEN),
+    "claim-with-a-wrong-date": Case(CLAIMS, "2026-10-01", "10/01/2026", UNSEEN),
+    # YAML
+    "braces-without-quotes": Case(
+        CAMPAIGN, "subject: Small repairs, and what", 'subject: {{ first_name or "You" }}, what', UNSEEN
+    ),
+    "tab": Case(CAMPAIGN, "  emails: 2 per week", "\temails: 2 per week", UNSEEN),
+    "colon-in-a-value": Case(CAMPAIGN, "subject: Small repairs, and", "subject: Part 2: repairs and", UNSEEN),
+    "quote-never-closed": Case(CAMPAIGN, "name: Welcome", 'name: "Welcome', UNSEEN),
+    "list-never-closed": Case(CAMPAIGN, "[tue, wed, thu]", "[tue, wed, thu", UNSEEN),
+    "wrong-indent": Case(CAMPAIGN, "    key: more\n", "   key: more\n", UNSEEN),
+    "sign-that-needs-quotes": Case(CAMPAIGN, "name: Welcome", "name: @welcome", UNSEEN),
+    "line-without-colon": Case(CAMPAIGN, "name: Welcome", "name", UNSEEN),
+    "alias": Case(CAMPAIGN, "  - after: 60 days", "  - after: *day", UNSEEN),
+    "merge-key": Case(CAMPAIGN, "  gap: 1 day\n", "  <<: {gap: 1 day}\n", UNSEEN),
+    "tag": Case(CAMPAIGN, "name: Welcome", "name: !!python/name:os.system Welcome", UNSEEN),
+    "nested-too-deep": Case(CAMPAIGN, "name: Welcome", f"name: {'[' * 25}{']' * 25}", UNSEEN),
+    "empty-file": Case(CAMPAIGN, "", "# nothing here any more\n", UNSEEN),
+    "not-utf8": Case(CAMPAIGN, "name: Welcome", "name: Welc\udcf6me", UNSEEN),
+    "invisible-character": Case(CAMPAIGN, "name: Welcome", "name: Wel\x00come", UNSEEN),
+    "second-document": Case(CAMPAIGN, "topic: guides\n", "topic: guides\n---\n", UNSEEN),
+    "empty-markdown": Case("campaigns/welcome/2-more.md", "", "\n\n", UNSEEN),
+}
