@@ -38,6 +38,8 @@ __all__ = ["QUEUES", "Connection", "Installation", "connect", "opened", "run_pas
 SANDBOX_KEY = "SG.sandbox"
 """The key the sandbox takes. It opens nothing else."""
 REAL_PROVIDER = "https://api.sendgrid.com"
+WEB_PORT = 8000
+"""Where the pages are served when nothing else is said."""
 RATE = 2000.0
 """Messages a second over all workers, before the provider's 429 says less."""
 PASS_SECONDS = 20.0
@@ -239,7 +241,7 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
     database = installation.database
 
     def sending(lane: Lane) -> Callable[[], int]:
-        return lambda: send.send(_sender(installation), lane, out_of_time=out_of_time)
+        return lambda: send.send(sender(installation), lane, out_of_time=out_of_time)
 
     def settling() -> int:
         return settle.settle(
@@ -280,7 +282,7 @@ def _audit(database: Database) -> int:
     return len(broken)
 
 
-def _sender(installation: Installation) -> send.Sender:
+def sender(installation: Installation) -> send.Sender:
     return send.Sender(
         database=installation.database,
         fast=installation.fast,

@@ -110,15 +110,12 @@ def _book(browser: httpx2.Client, page: httpx2.Response, seed: str) -> bool:
     """Fill form after form, as a person would, until the page says that the call is booked."""
     chooser = Random(seed)
     for _ in range(6):
-        form = Form.first_in(page.text)
-        if form is None:
-            return False
-        values = form.filled(chooser)
-        page = browser.post(urljoin(str(page.url), form.action), data=values)
         if page.status_code == 200 and "calendar.ics" in page.text:
             return True
-        if page.status_code >= 500:
+        form = Form.first_in(page.text)
+        if page.status_code >= 500 or form is None:
             return False
+        page = browser.post(urljoin(str(page.url), form.action), data=form.filled(chooser), follow_redirects=True)
     return False
 
 
@@ -147,8 +144,8 @@ class Form(HTMLParser):
         found = {name: value or "" for name, value in attrs}
         if tag == "form" and not self._done and found.get("method", "").lower() == "post":
             self._inside, self.action = True, found.get("action", "")
-        if not self._inside or "name" not in found:
-            return
+        if not self._inside or "name" not in found or "form" in found:
+            return  # what names another form belongs to that one
         kind = found.get("type", "text")
         if tag == "button":
             self.button = self.button or (found["name"], found.get("value", ""))

@@ -18,8 +18,9 @@ import click
 import httpx2
 
 from dripwell import bootstrap
-from dripwell.bootstrap import Installation
+from dripwell.bootstrap import Connection, Installation
 from dripwell.cli import crowd, fleet, funnel
+from dripwell.cli.judge import Life, Received, judge
 from dripwell.cli.output import note
 from dripwell.content.subscribers_csv import read
 from dripwell.core.errors import RefusedError, UnavailableError
@@ -76,13 +77,14 @@ class Course:
     report: Report
     provider: dict[str, int]
     agrees: bool  # the sandbox's ledger and our record name the same messages, each once
-    broken: dict[str, list[Any]]
+    broken: dict[str, list[Any]]  # invariants that do not hold
+    wrong: list[str]  # the judge's findings: twice, out of order, too early, after leaving
     seconds: float
 
     @property
     def holds(self) -> bool:
-        """Both sums hold, the ledger agrees, and no invariant is broken."""
-        return self.report.adds_up and self.agrees and not self.broken
+        """Both sums hold, the ledger agrees, no invariant is broken and the judge found nothing."""
+        return self.report.adds_up and self.agrees and not self.broken and not self.wrong
 
     def as_json(self) -> dict[str, Any]:
         """One object, as `--json` prints it."""
@@ -103,6 +105,7 @@ class Course:
             "agrees": self.agrees,
             "adds_up": found.adds_up,
             "broken": sorted(self.broken),
+            "wrong": self.wrong,
             "seconds": round(self.seconds, 1),
         }
 
@@ -148,10 +151,29 @@ def _course(
         found = report(connection, CAMPAIGN, installation.versions)
         broken = invariants.broken(connection)
         ours = ledger.accepted(connection)
+        wrong = _judged(connection, installation, ours, ledger_says["lines"])
     by_message: dict[str, int] = ledger_says["by_message"]
-    agrees = set(by_message) == ours and set(by_message.values()) <= {1}
+    agrees = set(by_message) == set(ours) and set(by_message.values()) <= {1}
     provider = {name: ledger_says[name] for name in ("accepted", "calls", "duplicates")}
-    return Course(seed, found, provider, agrees, broken, time.monotonic() - began)
+    return Course(seed, found, provider, agrees, broken, wrong, time.monotonic() - began)
+
+
+def _judged(
+    connection: Connection, installation: Installation, ours: dict[str, Any], lines: list[dict[str, Any]]
+) -> list[str]:
+    row = publish.existing(connection, CAMPAIGN)
+    assert row.version_id is not None
+    published = installation.versions.published(connection, row.version_id)
+    lives = [
+        Life(life.subscriber_id, life.timezone, life.state, life.ended_reason, life.left_at, life.suppressed)
+        for life in ledger.lives(connection, row.id)
+    ]
+    received = [
+        Received(known.subscriber_id, known.step_key, known.accepted_at, float(line["t"]))
+        for line in lines
+        if (known := ours.get(str(line["dw_m"]))) is not None and known.campaign == CAMPAIGN
+    ]
+    return judge(published.campaign, published.site.clinic.timezone, lives, received)
 
 
 def _begin(installation: Installation, folder: Path, seed: int, people: int) -> None:
@@ -248,7 +270,7 @@ class Audience:
 
     def ledger(self) -> dict[str, Any]:
         """What the sandbox's own ledger counted."""
-        return self._get("/control/ledger")
+        return self._get("/control/ledger?full=1")
 
     def act(self) -> int:
         """Read what is new and do what these people do; returns how many did anything."""
@@ -305,6 +327,7 @@ def _table(course: Course, crew: fleet.Fleet) -> str:
         f"{course.provider['duplicates']} twice; its messages are ours, each once  {mark}"
     )
     lines += [f"  broken  {name}: {rows}" for name, rows in course.broken.items()]
+    lines += [f"  wrong   {finding}" for finding in course.wrong]
     lines.append(f"  {course.seconds:.1f} s   inbox  {crew.sandbox_url}/")
     return "\n".join(lines)
 

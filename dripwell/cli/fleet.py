@@ -16,7 +16,6 @@ from dripwell.embedded.servers import Prepared, prepare
 from dripwell.embedded.state import free_port
 from dripwell.settings import Settings
 
-WEB_PORT = 8000
 SANDBOX_PORT = 8025
 
 
@@ -45,7 +44,7 @@ def assemble(settings: Settings, held: Held, root: Path, *, seed: int | None = N
     servers = prepare(held, database=settings.database_url is None, redis=settings.redis_url is None, fast=fast)
     database_url = settings.database_url.get_secret_value() if settings.database_url else str(servers.database_url)
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else str(servers.redis_url)
-    web_port = free_port(folder, "web", wish=settings.web_port or WEB_PORT)
+    web_port = free_port(folder, "web", wish=settings.web_port or bootstrap.WEB_PORT)
     web_url = f"http://127.0.0.1:{web_port}"
     changes = {
         "DATABASE_URL": database_url,
@@ -76,7 +75,7 @@ def assemble(settings: Settings, held: Held, root: Path, *, seed: int | None = N
         )
 
     processes += [
-        python("web", "dripwell.cli", "web", "--port", str(web_port), port=web_port, wait=True),
+        python("web", "dripwell.web", "--port", str(web_port), port=web_port, wait=True),
         python("beat", *BEAT),
         python("service", "dripwell.workers.bell", "--queues", ",".join(bootstrap.QUEUES["service"]), "--children", "1",
                grace=55.0),

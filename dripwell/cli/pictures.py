@@ -22,10 +22,12 @@ def take(
     widths: Sequence[int] = (375, 640),
     dark: Sequence[bool] = (False, True),
     files: Mapping[str, bytes] | None = None,
+    height: int | None = None,
 ) -> list[Path]:
     """Write `<name>-<width>-<light|dark>.png` for each email and return the paths.
 
     Nothing is fetched: a picture is shown when `files` holds it by its file name (`shore-5.jpg`), else left out.
+    `height` cuts the picture off, for a page of documentation; without it the whole email is shown.
     Raises ConfigurationError, which says what to install, without Playwright or a browser.
     """
     try:
@@ -71,7 +73,14 @@ def take(
                     for name, content in html_by_name.items():
                         page.set_content(content, wait_until="load")
                         path = folder / f"{name}-{width}-{'dark' if scheme else 'light'}.png"
-                        page.screenshot(path=path, full_page=True)
+                        if height is None:
+                            page.screenshot(path=path, full_page=True)
+                        else:
+                            page.screenshot(
+                                path=path,
+                                full_page=True,
+                                clip={"x": 0, "y": 0, "width": width, "height": height},
+                            )
                         out.append(path)
                     context.close()
             browser.close()

@@ -14,7 +14,6 @@ from dripwell.cli.output import note
 from dripwell.embedded.lock import hold
 from dripwell.embedded.supervisor import Supervisor
 from dripwell.settings import Settings
-from dripwell.web.app import serve
 
 
 @click.command()
@@ -54,9 +53,7 @@ def web(host: str, port: int | None) -> None:
     dripwell web --port 9000
     dripwell web --host 0.0.0.0 --port 80
     """
-    settings = Settings.read()
-    with bootstrap.opened(settings, Path.cwd()) as installation:
-        serve(installation, host, port or settings.web_port or fleet.WEB_PORT)
+    _become("dripwell.web", "--host", host, *(["--port", str(port)] if port else []))
 
 
 @click.command()
@@ -104,7 +101,7 @@ def sandbox(port: int, webhook: str | None, seed: int | None) -> None:
     dripwell sandbox --webhook http://127.0.0.1:8000/webhooks/sendgrid
     """
     settings = Settings.read()
-    target = webhook or f"http://127.0.0.1:{settings.web_port or fleet.WEB_PORT}/webhooks/sendgrid"
+    target = webhook or f"http://127.0.0.1:{settings.web_port or bootstrap.WEB_PORT}/webhooks/sendgrid"
     arguments = ["--port", str(port), "--state", str(bootstrap.sandbox_folder(settings)), "--webhook", target]
     arguments += ["--key", bootstrap.SANDBOX_KEY]
     if seed is not None:

@@ -754,7 +754,7 @@ def _counted(words: str) -> Counter[str]:
 
 
 def _without_urls(text: str) -> str:
-    return re.sub(r"https?://\S+", " ", text)
+    return re.sub(r"(?:https?://|mailto:)\S+", " ", text)
 
 
 def _plain(words: str) -> str:

@@ -24,6 +24,7 @@ from dripwell.content.models import (
     Step,
     SuppressRule,
 )
+from dripwell.content.pace import tight_steps
 from dripwell.content.problems import Problem, SourceText
 from dripwell.content.reading import Names, Reading, refuse_later
 from dripwell.content.values import DAYS, Key, days_of
@@ -317,7 +318,19 @@ def _read_campaign(
     found = None
     if file is not None and not problems:
         found = _campaign(campaign, file, around)
+        problems += _tight(found, steps, reading, around)
     return found, documents, [*in_order(problems), *document_problems]
+
+
+def _tight(campaign: core.Campaign, steps: Node | None, reading: Reading, around: _SiteRead) -> list[Problem]:
+    limits = [campaign.limits, around.site.limits if around.site is not None else None]
+    warnings: list[Problem] = []
+    for tight in tight_steps(campaign, tuple(limit for limit in limits if limit is not None)):
+        spot = find(steps, tight.index, "wait") or find(steps, tight.index, "email")
+        if spot is not None:
+            problem = reading.source.problem("D203", spot.start, spot.end, tight.text, help=tight.help)
+            warnings.append(replace(problem, level="warning"))
+    return warnings
 
 
 def _campaign(name: str, file: CampaignFile, around: _SiteRead) -> core.Campaign:

@@ -207,9 +207,7 @@ def service_campaign(sources: Sources, name: str) -> Campaign:
 
 def problems_in(source: Source) -> tuple[Problem, ...]:
     """What is wrong with an email's Jinja, blocks and Markdown, by place. Subject and preheader are read apart."""
-    parsed, found = slots.parse(source.markdown, source.names, source.path, source.first_line)
-    if parsed is None:
-        return found
+    _, found = slots.parse(source.markdown, source.names, source.path, source.first_line)
     _, shape = b.read_document(_blanked(source.markdown), source.path, source.first_line)
     return tuple(sorted((*found, *shape, *_misplaced(source)), key=lambda p: (p.line, p.column)))
 
@@ -292,6 +290,11 @@ def _parse(source: Source) -> tuple[slots.Parsed, slots.Parsed, slots.Parsed]:
     """Subject, preheader and body, or ContentError with every problem."""
     if re.search("[\ud800-\udfff]", source.subject + source.preheader + source.markdown):
         raise ContentError(f"{source.path}: this file is not UTF-8")
+    for what, line in (("subject", source.subject), ("preheader", source.preheader)):
+        if _BROKEN.search(line):
+            raise ContentError(f"{source.path}: the {what} holds a line break or a control character (D514)")
+    if "\0" in source.markdown:
+        raise ContentError(f"{source.path}: there is an invisible character in this file (D514)")
     found: list[Problem] = []
     out: list[slots.Parsed] = []
     for what, content, first in (

@@ -32,14 +32,21 @@ def segments_schema() -> Schema:
     return {**schema, "description": "Saved, named filters over subscribers: a name, what it is about, and when."}
 
 
+def texts() -> dict[str, str]:
+    """Return the three schema files: path below the project's folder -> content."""
+    return {
+        f"{FOLDER}/{schema['$id']}": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for schema in (campaign_schema(), site_schema(), segments_schema())
+    }
+
+
 def write(root: Path) -> list[Path]:
     """Write the three schemas below `root` and return their paths."""
-    folder = root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
     written = []
-    for schema in (campaign_schema(), site_schema(), segments_schema()):
-        path = folder / schema["$id"]
-        path.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, content in texts().items():
+        path = root / name
+        path.write_text(content, encoding="utf-8")
         written.append(path)
     return written
 

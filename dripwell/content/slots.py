@@ -42,22 +42,17 @@ _LOOP_FACTS = frozenset({"index", "index0", "first", "last", "length"})
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def sandbox(*, autoescape: bool, whitespace: bool = True) -> ImmutableSandboxedEnvironment:
+def _sandbox() -> ImmutableSandboxedEnvironment:
     """A Jinja environment that reaches nothing: strict about missing names, no globals, few filters and tests."""
-    env = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
-        autoescape=autoescape,
-        keep_trailing_newline=True,
-        trim_blocks=whitespace,
-        lstrip_blocks=whitespace,
-    )
+    # No trim_blocks: it would glue `… {% endif %}` to the line below.
+    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     env.globals.clear()
     env.filters = {name: call for name, call in env.filters.items() if name in FILTERS}
     env.tests = {name: call for name, call in env.tests.items() if name in TESTS}
     return env
 
 
-_ENV = sandbox(autoescape=False)
+_ENV = _sandbox()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +138,7 @@ def parse(text: str, names: Names, path: str, first_line: int = 1) -> tuple[Pars
     try:
         tree = _ENV.parse(text)
         spans = _spans(text)
+        _refuse_raw(text)
     except TemplateSyntaxError as error:
         line = min(max(error.lineno, 1), text.count("\n") + 1)
         start, length = _line_span(text, line, "{")
@@ -361,6 +357,12 @@ def _taint(tree: nodes.Template, names: Names) -> tuple[frozenset[str], bool]:
     return sealed, control
 
 
+def _refuse_raw(text: str) -> None:
+    for line, kind, _ in _ENV.lex(text):
+        if kind == "raw_begin":
+            raise TemplateSyntaxError("`raw` cannot be used in an email", line)
+
+
 def _spans(text: str) -> list[tuple[int, int, str]]:
     """(offset, length, expression) of each {{ … }}, in order."""
     found: list[tuple[int, int, str]] = []
@@ -406,7 +408,7 @@ class _Check:
 
     def _problem(self, node: nodes.Node, needle: str, text: str, help: str = "", note: str = "") -> None:
         lines = self.text.split("\n")
-        line = node.lineno
+        line = node.lineno or 1  # some statements carry no line
         content = lines[line - 1] if 0 < line <= len(lines) else ""
         found = re.search(rf"(?<![\w.]){re.escape(needle)}(?!\w)", content) if needle else None
         column, length = (found.start() + 1, len(needle)) if found else _line_span(self.text, line, "{")
@@ -539,18 +541,26 @@ class _Check:
 
     def _fallback(self, node: nodes.Node, span: tuple[int, int, str]) -> None:
         """D202: a value that may be empty, printed without a fallback."""
+        offset, length, expression = span
+        line = self.text.count("\n", 0, offset) + 1
+        column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
+        if not self.problems and not (_names(node) - self.names.personal - set(self.names.fixed)):
+            try:
+                evaluate(expression, {**self.names.fixed, **dict.fromkeys(self.names.personal, "x")})
+            except ValueError:
+                place = (self.path, self.first_line + line - 1, column, length)
+                help = "print a name, or words in quotes"
+                self.problems.append(Problem("D202", "error", *place, "this cannot be printed", help))
+                return
         used = _names(node) & (self.names.personal - self.names.required)
         if not used or id(node) in self._guarded or isinstance(node, nodes.CondExpr):
             return
-        offset, length, expression = span
         try:
             shown = evaluate(expression, self.names.fixed)
         except (ValueError, TemplateSyntaxError):
             return  # it names something that is not there: reported by name
         if shown.strip():
             return
-        line = self.text.count("\n", 0, offset) + 1
-        column = offset - (self.text.rfind("\n", 0, offset) + 1) + 1
         name = sorted(used)[0]
         self.problems.append(
             Problem(

@@ -35,11 +35,24 @@ class BadRow:
 
 
 def read(path: Path) -> Iterator[GoodRow | BadRow]:
-    """Yield every row of a UTF-8 CSV file with a header that has `email`; `timezone`, `tags` (separated by ;) are known,
-    every other column becomes a field.
+    """Yield every row of a UTF-8 CSV file with a header that has `email`.
+
+    `timezone` and `tags` (separated by ;) are known, every other column becomes a field.
 
     Raises ContentError when the file as a whole cannot be read: missing, not UTF-8, no header, no `email` column.
     """
+    zones = available_timezones()
+    seen: set[str] = set()
+    for line, row in _records(path):
+        yield _judged(line, row, zones, seen)
+
+
+def count(path: Path) -> int:
+    """How many rows the file has. It is read to its end: raises ContentError like `read`, before any row is used."""
+    return sum(1 for _ in _records(path))
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="\0more", strict=True)
@@ -50,41 +63,35 @@ def read(path: Path) -> Iterator[GoodRow | BadRow]:
             if len(set(columns)) != len(columns):
                 raise ContentError(f"{path}:1:1 two columns have the same name")
             reader.fieldnames = columns
-            zones = available_timezones()
-            seen: set[str] = set()
-            yield from _rows(reader, zones, seen)
+            for row in reader:
+                yield reader.line_num, row
     except FileNotFoundError as error:
         raise ContentError(f"{path} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContentError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{path} cannot be read as UTF-8 text: save it as UTF-8") from error
+    except OSError as error:
+        raise ContentError(f"{path} cannot be read: {error.strerror or error}") from error
     except csv.Error as error:
         raise ContentError(f"{path} is not CSV: {error}") from error
 
 
-def _rows(reader: csv.DictReader[str], zones: set[str], seen: set[str]) -> Iterator[GoodRow | BadRow]:
-    for row in reader:
-        line = reader.line_num
-        if "\0more" in row:
-            yield BadRow(line, "more cells than the first line has columns")
-            continue
-        cells = {name: (value or "").strip() for name, value in row.items()}
-        long = next((name for name, value in cells.items() if len(value) > MAX_CELL or "\0" in value), None)
-        if long is not None:
-            yield BadRow(line, f"`{long}` is longer than {MAX_CELL} characters or holds a zero byte")
-            continue
-        try:
-            address = check(cells["email"])
-        except ValueError as error:
-            yield BadRow(line, str(error))
-            continue
-        zone = cells.get("timezone") or None
-        if zone is not None and zone not in zones:
-            yield BadRow(line, f"`{zone}` is not a time zone such as America/Los_Angeles")
-            continue
-        if address.lower() in seen:
-            yield BadRow(line, "the same address stands in an earlier row")
-            continue
-        seen.add(address.lower())
-        tags = tuple(tag.strip() for tag in cells.get("tags", "").split(";") if tag.strip())
-        fields = {name: value for name, value in cells.items() if name not in _OWN and value}
-        yield GoodRow(line, address, zone, tags, fields)
+def _judged(line: int, row: dict[str, str], zones: set[str], seen: set[str]) -> GoodRow | BadRow:
+    if "\0more" in row:
+        return BadRow(line, "more cells than the first line has columns")
+    cells = {name: (value or "").strip() for name, value in row.items()}
+    long = next((name for name, value in cells.items() if len(value) > MAX_CELL or "\0" in value), None)
+    if long is not None:
+        return BadRow(line, f"`{long}` is longer than {MAX_CELL} characters or holds a zero byte")
+    try:
+        address = check(cells["email"])
+    except ValueError as error:
+        return BadRow(line, str(error))
+    zone = cells.get("timezone") or None
+    if zone is not None and zone not in zones:
+        return BadRow(line, f"`{zone}` is not a time zone such as America/Los_Angeles")
+    if address.lower() in seen:
+        return BadRow(line, "the same address stands in an earlier row")
+    seen.add(address.lower())
+    tags = tuple(tag.strip() for tag in cells.get("tags", "").split(";") if tag.strip())
+    fields = {name: value for name, value in cells.items() if name not in _OWN and value}
+    return GoodRow(line, address, zone, tags, fields)

@@ -40,7 +40,8 @@ def span(window: Window, moment: datetime, zone: ZoneInfo) -> tuple[datetime, da
             closes = resolve(datetime.combine(at + timedelta(days=1), _MIDNIGHT), zone)
         else:
             closes = resolve(datetime.combine(at, window.closes), zone)
-        if closes > moment and closes > opens:  # a day that the calendar lost has no window
+        # A day that the calendar lost has no window; neither has one whose opening a clock change moved past its end.
+        if closes > max(moment, opens) and opens.astimezone(zone).date() == at:
             return opens, closes
     raise ValueError("no window opens within a year")
 
@@ -62,12 +63,16 @@ def place(window: Window, wish: datetime, zone: ZoneInfo, seed: str) -> datetime
     last = closes - timedelta(seconds=1)
     share = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4]) / 2**32
     if opens > wish:
-        spread = min(2 * SPREAD, last - opens)
-        at = opens + spread * share
+        early, late = opens, min(last, opens + 2 * SPREAD)
     else:
-        early, late = max(opens, wish - SPREAD), min(last, wish + SPREAD)
-        at = early + (late - early) * share
-    at = at.replace(microsecond=0)
-    if at.astimezone(zone).minute in (0, 30) and at + timedelta(minutes=1) <= last:
-        at += timedelta(minutes=1)
-    return max(at, opens).astimezone(UTC)
+        early, late = _whole_second(max(opens, wish - SPREAD)), min(last, wish + SPREAD)
+    at = early + timedelta(seconds=int((late - early).total_seconds() * share))
+    if at.astimezone(zone).minute in (0, 30):
+        beside = (at + timedelta(minutes=1), at - timedelta(minutes=1))
+        at = next((other for other in beside if early <= other <= late), at)
+    return at.astimezone(UTC)
+
+
+def _whole_second(moment: datetime) -> datetime:
+    """The moment itself, or the next whole second: never earlier."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1_000_000)

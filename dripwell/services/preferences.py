@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dripwell.core.campaign import Site
@@ -63,8 +63,10 @@ def read(connection: Connection, *, origin: Origin, versions: Versions, times: T
 
 def pause_end(day: date, zone: ZoneInfo, now: datetime) -> datetime | None:
     """When a pause until `day` ends, or None for a day that is past or more than half a year away."""
-    until = resolve(datetime.combine(day, datetime.min.time()), zone)
-    return until if now < until <= now + LONGEST_PAUSE else None
+    today = now.astimezone(zone).date()
+    if not today < day <= today + LONGEST_PAUSE:
+        return None
+    return resolve(datetime.combine(day, time(0, 0)), zone)
 
 
 def save(

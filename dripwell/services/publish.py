@@ -17,7 +17,7 @@ from dripwell.core.campaign import Campaign, Site
 from dripwell.core.errors import ContentError, NotFoundError, RefusedError
 from dripwell.core.states import Reason
 from dripwell.services import leave
-from dripwell.services.versions import SERVICE_LANES, Versions
+from dripwell.services.versions import SERVICE_LANES, Published, Versions
 from dripwell.storage import campaigns, clock, enrollments, reports
 from dripwell.storage.campaigns import CampaignRow
 from dripwell.storage.database import Connection
@@ -54,6 +54,32 @@ class Plan:
         return hashlib.sha256(f"{self.content_hash}/{self.version_now}".encode()).hexdigest()[:8]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a campaign stands: its state, its newest version, and whether whom it asks has approved that."""
+
+    state: str
+    number: int
+    approval: str | None
+    approved: bool
+
+
+def standing(connection: Connection, name: str, *, versions: Versions) -> Standing:
+    """Where an applied campaign stands. Raises NotFoundError when it is none."""
+    row = existing(connection, name)
+    assert row.version_id is not None
+    published = versions.published(connection, row.version_id)
+    content_hash = campaigns.version(connection, row.version_id).content_hash
+    approved = _is_approved(connection, row, published.campaign, content_hash)
+    return Standing(row.state, published.number, published.campaign.approval, approved)
+
+
+def newest_number(connection: Connection, name: str, *, versions: Versions) -> int | None:
+    """The number of a campaign's newest version, or None before its first."""
+    row = campaigns.by_name(connection, name)
+    return None if row is None or row.version_id is None else versions.published(connection, row.version_id).number
+
+
 def check_files(
     sources: Mapping[str, str], name: str, *, live: bool, root_names: Sequence[str] = ()
 ) -> tuple[Site, Campaign, tuple[Problem, ...]]:
@@ -65,8 +91,9 @@ def check_files(
     errors = [problem for problem in problems if problem.level == "error"]
     if errors or loaded.site is None or loaded.campaign is None:
         lines = "\n".join(f"  {p.path}:{p.line}:{p.column} {p.code} {p.text}" for p in errors)
+        look = f"dripwell lint {name}{' --live' if live else ''}"
         raise ContentError(
-            f"{name} has {len(errors)} error{'s' if len(errors) != 1 else ''}:\n{lines}\nSee them in full: dripwell lint {name}"
+            f"{name} has {len(errors)} error{'s' if len(errors) != 1 else ''}:\n{lines}\nSee them in full: {look}"
         )
     return loaded.site, loaded.campaign, tuple(problems)
 
@@ -129,7 +156,8 @@ def apply(
 ) -> int:
     """Store an immutable version and make it the newest; returns its number. The same files again change nothing.
 
-    Raises ContentError for files with errors, RefusedError when `plan_id` names another plan than the one made now.
+    Raises ContentError for files with errors, RefusedError when `plan_id` names another plan than the one made now, or
+    when the campaign is running and somebody has to approve this version first.
     """
     _refuse_removed_keys(connection, sources, name, versions)
     made = plan(connection, sources, name, live=live, versions=versions)
@@ -141,6 +169,7 @@ def apply(
     if not made.changes and made.version_now is not None:
         return made.version_now
     site, campaign, _ = check_files(sources, name, live=live)
+    _refuse_unapproved_while_running(connection, campaign, name, made)
     row = campaigns.add(connection, public_id=new_id(), name=name, kind="drip", state="draft", topic=campaign.topic)
     number = _store(connection, sources, site, campaign, row, actor=actor)
     campaigns.add_activity(
@@ -214,12 +243,12 @@ def start(connection: Connection, name: str, *, actor: str, live: bool, versions
     if not _is_approved(
         connection, row, published.campaign, campaigns.version(connection, row.version_id).content_hash
     ):
-        raise RefusedError(
-            f"version {published.number} of {name} waits for {published.campaign.approval}: "
-            f"dripwell approve {name} --by {published.campaign.approval}"
-        )
+        raise _waits_for_approval(name, published)
     if live:
-        check_files(published.sources, name, live=True)
+        try:
+            check_files(published.sources, name, live=True)
+        except ContentError as error:
+            raise RefusedError(f"{name} must not start with a live provider yet: {error}") from error
     if campaigns.set_state(connection, row.id, ("draft", "stopped"), "running"):
         campaigns.add_activity(
             connection, actor=actor, action="started", about=name, detail={"version": published.number}
@@ -236,9 +265,17 @@ def pause(connection: Connection, name: str, *, actor: str) -> None:
         raise RefusedError(f"{name} is {row.state}; only a running campaign can be paused")
 
 
-def resume(connection: Connection, name: str, *, actor: str) -> int:
-    """Go on. Returns how many people are overdue: each gets one email, then waits again; windows and limits hold."""
+def resume(connection: Connection, name: str, *, actor: str, versions: Versions) -> int:
+    """Go on. Returns how many people are overdue: each gets one email, then waits again; windows and limits hold.
+
+    Raises RefusedError while the newest version waits for approval.
+    """
     row = existing(connection, name, lock=True)
+    assert row.version_id is not None
+    published = versions.published(connection, row.version_id)
+    content_hash = campaigns.version(connection, row.version_id).content_hash
+    if row.state == "paused" and not _is_approved(connection, row, published.campaign, content_hash):
+        raise _waits_for_approval(name, published)
     overdue = reports.overdue(connection, row.id, clock.read(connection).now)
     if campaigns.set_state(connection, row.id, ("paused",), "running"):
         campaigns.add_activity(connection, actor=actor, action="resumed", about=name, detail={"overdue": overdue})
@@ -271,6 +308,22 @@ def _is_approved(connection: Connection, row: CampaignRow, campaign: Campaign, c
     if campaign.approval is None:
         return True
     return campaign.approval in campaigns.approved_by(connection, row.id, content_hash)
+
+
+def _waits_for_approval(name: str, published: Published) -> RefusedError:
+    who = published.campaign.approval
+    return RefusedError(f"version {published.number} of {name} waits for {who}: dripwell approve {name} --by {who}")
+
+
+def _refuse_unapproved_while_running(connection: Connection, campaign: Campaign, name: str, made: Plan) -> None:
+    # The newest version's words reach everybody from their next email, so a running campaign must not get words that
+    # nobody has approved.
+    row = campaigns.by_name(connection, name, lock=True)
+    if row is not None and row.state == "running" and campaign.approval is not None and not made.approved:
+        raise RefusedError(
+            f"{name} is running, and {campaign.approval} has not approved these files: its words would reach people at "
+            f"once. Pause it, apply, have it approved, go on: dripwell pause {name}"
+        )
 
 
 def _refuse_removed_keys(connection: Connection, sources: Mapping[str, str], name: str, versions: Versions) -> None:

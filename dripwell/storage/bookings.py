@@ -78,6 +78,18 @@ def upcoming(connection: Connection, subscriber_id: int, minute: int) -> Booking
     return None if row is None else Booking(**row._mapping)
 
 
+_UPCOMING_ALL = text(f"""
+SELECT {_COLUMNS} FROM booking
+ WHERE state = 'booked' AND start_minute + minutes > :minute
+ ORDER BY start_minute
+""")
+
+
+def upcoming_all(connection: Connection, minute: int) -> list[Booking]:
+    """Every booked call that is not over at `minute`, in order."""
+    return [Booking(**row._mapping) for row in connection.execute(_UPCOMING_ALL, {"minute": minute})]
+
+
 # taken: what is booked in a stretch of time, written so that the exclusion constraint's index answers it.
 _TAKEN = text("""
 SELECT start_minute, start_minute + minutes AS end_minute FROM booking

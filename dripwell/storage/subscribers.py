@@ -92,6 +92,14 @@ def by_hash(connection: Connection, addr_hash: bytes) -> Subscriber | None:
     return _row(row) if row else None
 
 
+def known(connection: Connection, hashes: Sequence[bytes]) -> int:
+    """How many of these addresses a subscriber has."""
+    found: int = connection.execute(
+        text("SELECT count(*) FROM subscriber WHERE addr_hash = ANY (:hashes)"), {"hashes": list(hashes)}
+    ).scalar_one()
+    return found
+
+
 def by_id(connection: Connection, subscriber_id: int) -> Subscriber | None:
     """Find a subscriber by id."""
     row = connection.execute(text(f"SELECT {_COLUMNS} FROM subscriber WHERE id = :id"), {"id": subscriber_id}).first()

@@ -100,7 +100,9 @@ def _http_error(look: Look) -> Callable[[Request, Exception], Awaitable[Response
 
 def _crash(look: Look) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handler(request: Request, error: Exception) -> Response:
-        return look.problem(500, "Something went wrong on our side", "It is not your fault. Try again, or call us.")
+        response = look.problem(500, "Something went wrong on our side", "It is not your fault. Try again, or call us.")
+        response.headers.update(HEADERS)  # this handler runs outside of our middleware
+        return response
 
     return handler
 

@@ -91,7 +91,7 @@ Page = Callable[[Visit], Response]
 
 
 def endpoint(page: Page, installation: Installation, look: Look) -> Callable[[Request], Awaitable[Response]]:
-    """Turn a page into what Starlette calls: the form is read first, the page runs in a thread, and errors are pages."""
+    """Turn a page into what Starlette calls: the form is read first, the page runs in a thread, errors are pages."""
 
     async def answer(request: Request) -> Response:
         visit = Visit(

@@ -133,6 +133,11 @@ CASES: dict[str, Case] = {
         "type: drip\nname: Welcome\ntopic: guides\ntrigger: {manual: true}\nsteps:\n  - wait: 2 days\n",
         UNSEEN,
     ),
+    "wait-shorter-than-the-gap": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: 3 hours\n", UNSEEN),
+    "no-wait-between-emails": Case(CAMPAIGN, "  - wait: 2 days\n", "", UNSEEN),
+    "more-emails-than-the-limit": Case(
+        CAMPAIGN, "    key: more\n", "    subject: Two\n  - wait: 2 days\n  - email: 2-more\n    key: more\n", UNSEEN
+    ),
     # not built yet
     "later-branch": Case(CAMPAIGN, "  - wait: 2 days\n", "  - branch: {name: Clicked?, when: {clicked: 1-hello}}\n"),
     "later-audience-and-holdout": Case(

@@ -32,7 +32,7 @@ def mutated(text: str, edits: list[tuple[float, int, str]]) -> str:
 def assert_sound(sources: dict[str, str]) -> None:
     """Loading gives either values or errors, and every error points at characters that exist."""
     loaded = load(sources, "welcome", campaigns=["welcome", "other-series"])
-    if not loaded.problems:
+    if all(problem.level == "warning" for problem in loaded.problems):
         assert loaded.site is not None
         assert loaded.campaign is not None
     for problem in loaded.problems:

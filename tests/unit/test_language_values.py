@@ -204,6 +204,12 @@ def test_a_campaign_or_site_that_is_missing_is_a_problem_and_not_an_exception() 
     ]
 
 
+def test_a_warning_does_not_keep_a_campaign_from_loading() -> None:
+    loaded = load(changed(CAMPAIGN, "  - wait: 2 days\n", "  - wait: 3 hours\n"), "welcome")
+    assert [(problem.code, problem.level) for problem in loaded.problems] == [("D203", "warning")]
+    assert loaded.campaign is not None
+
+
 def test_names_of_other_campaigns_are_checked_when_they_are_known() -> None:
     assert load(valid_sources(), "welcome").problems == ()
     (problem,) = load(valid_sources(), "welcome", campaigns=["welcome", "other-serie"]).problems

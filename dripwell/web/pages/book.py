@@ -1,7 +1,7 @@
 """Booking a call in three short steps: a time, where to call, a check. Each step says that nothing is booked yet.
 
-What a person has answered so far travels in hidden fields of the next POST, so it stands in no address and no log. Every
-step checks all of it again.
+What a person has answered so far travels in hidden fields of the next POST, so it stands in no address and no log.
+Every step checks all of it again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from zoneinfo import ZoneInfo
 
 from starlette.responses import Response
@@ -46,10 +46,13 @@ def _act(visit: Visit, connection: Connection) -> Response:
             connection, subscriber_id=origin.subscriber_id, enrollment_id=int(stop), times=times
         )
         return _show(visit, connection, origin, times, note="This series has stopped." if stopped else "")
+    if visit.field("do") != "save":
+        return _show(visit, connection, origin, times)  # a body without our button must not give topics up
     pace = visit.field("pace")
     paused_until = None
     if pace == "pause":
-        paused_until = preferences.pause_end(_date(visit.field("until")), _zone(visit, origin), times.now)
+        day = _date(visit.field("until"))
+        paused_until = preferences.pause_end(day, _zone(visit, origin), times.now) if day else None
         if paused_until is None:
             error = "Choose a day after today, at most six months ahead."
             return _show(visit, connection, origin, times, error=error, show="pause")
@@ -120,8 +123,8 @@ def _zone(visit: Visit, origin: Origin) -> ZoneInfo:
     )
 
 
-def _date(text: str) -> date:
+def _date(text: str) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        return datetime.min.date()
+        return None

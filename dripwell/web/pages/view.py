@@ -10,7 +10,10 @@ from dripwell.services import view
 from dripwell.web.visit import Visit
 
 # Emails carry their styles in themselves. Their pictures and links stay on our host, and a page cannot be framed.
-_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src {images}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src {images}; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
 
 
 def page(visit: Visit) -> Response:

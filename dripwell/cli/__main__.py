@@ -1,0 +1,5 @@
+"""`python -m dripwell.cli` is `dripwell`."""
+
+from dripwell.cli.main import main
+
+main()

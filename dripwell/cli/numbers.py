@@ -1,0 +1,147 @@
+"""`status` and `report`: how it goes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from rich.text import Text
+
+from dripwell import bootstrap
+from dripwell.cli import funnel
+from dripwell.cli.opening import opened
+from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, number, table, to_stdout
+from dripwell.embedded.lock import running
+from dripwell.services import publish
+from dripwell.services.report import report as count_campaign
+from dripwell.storage import campaigns, clock, reports, workers
+
+SILENT = 60.0
+"""Seconds without a pass after which a queue counts as not served."""
+
+
+@click.command()
+@answers
+def status() -> Answer:
+    """See at a glance what runs, what waits and what needs somebody.
+
+    \b
+    dripwell status
+    dripwell status --json
+    dripwell report seven-benefits
+    """
+    with opened() as installation, installation.database.snapshot() as connection:
+        times = clock.read(connection)
+        offset = clock.offset(connection)
+        stored = []
+        for row in campaigns.all_of_kind(connection, ["drip"]):
+            standing = publish.standing(connection, row.name, versions=installation.versions)
+            stored.append(
+                {
+                    "campaign": row.name,
+                    "state": standing.state,
+                    "number": standing.number,
+                    "approved": standing.approved,
+                    "in_progress": sum(reports.positions(connection, row.id).values()),
+                    "overdue": reports.overdue(connection, row.id, times.now),
+                }
+            )
+        lanes = [dict(row._mapping) for row in reports.lanes(connection, times.now)]
+        silent = {
+            queue: workers.silent_for(connection, queue) for queues in bootstrap.QUEUES.values() for queue in queues
+        }
+        info = running(installation.settings.state_dir)
+        value: dict[str, Any] = {
+            "provider": installation.settings.provider,
+            "campaign_time": times.now,
+            "ahead_seconds": int(offset.total_seconds()),
+            "running": info is not None and info.lasting,
+            "campaigns": stored,
+            "not_applied": sorted(set(installation.campaign_names()) - {str(one["campaign"]) for one in stored}),
+            "lanes": lanes,
+            "queues": {queue: None if math.isinf(seconds) else round(seconds, 1) for queue, seconds in silent.items()},
+            "unsettled": reports.unsettled(connection, times.now),
+            "next_due": reports.next_due(connection),
+        }
+        zone = ZoneInfo(installation.site.clinic.timezone)
+    return Answer(value, _status_lines(value, zone))
+
+
+def _status_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
+    days = value["ahead_seconds"] / 86400
+    ahead = f", {days:,.1f} days ahead" if value["ahead_seconds"] else ""
+    provider = "live provider" if value["provider"] != "sandbox" else "sandbox: nothing leaves this machine"
+    lines: list[Line] = [Text.assemble((provider, "bold"), f"   {moment(value['campaign_time'], zone)}{ahead}"), ""]
+    rows = [
+        [
+            one["campaign"],
+            one["state"],
+            f"version {one['number']}{'' if one['approved'] else ', waits for approval'}",
+            f"{number(one['in_progress'])} in progress",
+            f"{number(one['overdue'])} due now" if one["overdue"] else "",
+        ]
+        for one in value["campaigns"]
+    ]
+    rows += [[name, "not applied", f"dripwell plan {name}", "", ""] for name in value["not_applied"]]
+    lines += table(["campaign", "state", "version", "people", ""], rows) if rows else ["  no campaigns"]
+    lines += [
+        "",
+        *table(["lane", "due", "in batch", "held", "oldest", "calls"], [_lane(one, zone) for one in value["lanes"]]),
+    ]
+    served = [queue for queue, seconds in value["queues"].items() if seconds is not None and seconds < SILENT]
+    silent = [queue for queue in value["queues"] if queue not in served]
+    lines.append("")
+    if silent:
+        start = "" if value["running"] else ". Start everything: dripwell run"
+        lines.append(Text.assemble("  ", ("!", "yellow"), f" nobody serves {', '.join(silent)}{start}"))
+    else:
+        lines.append(Text.assemble("  ", ("✓", "green"), " every queue is served"))
+    open_work = {name: count for name, count in value["unsettled"].items() if count}
+    words = ", ".join(f"{number(count)} {name.replace('_', ' ')}" for name, count in open_work.items())
+    lines.append(f"  in work: {words or 'nothing'}")
+    if value["next_due"] is not None:
+        lines.append(f"  next due: {moment(value['next_due'], zone)}")
+    return lines
+
+
+def _lane(one: dict[str, Any], zone: ZoneInfo) -> list[str]:
+    oldest: datetime | None = one["oldest_due"]
+    breaker = {"closed": "go out", "open": "held back", "half_open": "being tried"}[one["breaker"]]
+    why = f": {one['breaker_reason']}" if one["breaker"] != "closed" and one["breaker_reason"] else ""
+    counts = [number(one[name]) for name in ("due", "in_batch", "held")]
+    return [one["lane"], *counts, moment(oldest, zone) if oldest else "-", clean(breaker + why)]
+
+
+@click.command()
+@click.argument("name")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the emails as CSV.")
+@answers
+def report(name: str, as_csv: bool) -> Answer:
+    """See a campaign in numbers, email by email, with both sums. Exits with 1 when one does not hold.
+
+    \b
+    dripwell report seven-benefits
+    dripwell report seven-benefits --csv > report.csv
+    dripwell report seven-benefits --json
+    """
+    with opened() as installation, installation.database.snapshot() as connection:
+        found = count_campaign(connection, name, installation.versions)
+    code = 0 if found.adds_up else 1
+    if as_csv:
+        page = io.StringIO()
+        csv.writer(page, lineterminator="\n").writerows(funnel.as_rows(found))
+        return Answer(funnel.as_json(found), [page.getvalue().rstrip("\n")], code)
+    color = sys.stdout.isatty() and not to_stdout().no_color
+    head = Text.assemble((clean(found.title), "bold"), f"   {found.state}, version {found.version}")
+    clicked = f"  {counted(found.clicked, 'person', 'people')} clicked in any email"
+    drawn = Text.from_ansi(funnel.draw(found, color=color))
+    return Answer(funnel.as_json(found), [head, "", drawn, Text(clicked, style="dim")], code)
+
+
+commands: list[click.Command] = [status, report]

@@ -1,0 +1,82 @@
+"""From a folder and an environment to an open installation, and who is asking."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dripwell import bootstrap
+from dripwell.bootstrap import Installation
+from dripwell.cli.output import is_terminal, to_stderr
+from dripwell.core.address import check
+from dripwell.core.errors import ConfigurationError
+from dripwell.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def project() -> Path:
+    """The folder with campaigns/, config/ and templates/. Raises ConfigurationError elsewhere, before a server starts."""
+    root = Path.cwd()
+    if not (root / "config" / "site.yaml").is_file():
+        raise ConfigurationError(
+            "config/site.yaml is not here: run Dripwell from the folder that holds campaigns/, config/ and templates/, "
+            f"not from {root}."
+        )
+    return root
+
+
+@contextmanager
+def opened() -> Iterator[Installation]:
+    """The installation of this folder and environment; servers that had to be started end with the command."""
+    root = project()
+    settings = Settings.read()
+    waiting = to_stderr().status("opening the record …") if is_terminal() else nullcontext()
+    waiting.__enter__()
+    try:
+        with bootstrap.opened(settings, root) as installation:
+            waiting.__exit__(None, None, None)
+            yield installation
+    finally:
+        waiting.__exit__(None, None, None)
+
+
+def login_name() -> str:
+    """Who sits at this terminal, for the activity log."""
+    try:
+        return os.getlogin()
+    except OSError:  # no terminal: a script, a service
+        return "command line"
+
+
+def by_whom(command: F) -> F:
+    """Give a command `--by WHO`."""
+    return click.option(
+        "--by",
+        "actor",
+        metavar="WHO",
+        default=login_name,
+        show_default="your login name",
+        help="Who does this, for the activity log.",
+    )(command)
+
+
+class Address(click.ParamType[str]):
+    """An email address, refused with a sentence when it is none."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the address as the rest of Dripwell does."""
+        try:
+            return check(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not an email address: {error}", param, ctx)
+
+
+ADDRESS = Address()

@@ -1,0 +1,406 @@
+"""`subscribers add|import|show`, `enroll`, `exit`: people and the campaigns they are in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dripwell.cli.opening import ADDRESS, by_whom, opened
+from dripwell.cli.output import Answer, Line, answers, clean, counted, is_terminal, moment, note, number, to_stderr
+from dripwell.content.problems import did_you_mean
+from dripwell.content.subscribers_csv import count, read
+from dripwell.core.campaign import Site
+from dripwell.core.duration import resolve
+from dripwell.core.errors import NotFoundError
+from dripwell.services import enroll as services
+from dripwell.services import publish
+from dripwell.services.enroll import Consent
+from dripwell.storage import clock, reports, suppressions
+from dripwell.storage import subscribers as storage
+from dripwell.storage.clock import Times
+from dripwell.storage.database import Connection
+
+MOST_BAD_ROWS = 50
+"""As many are listed for a person; --json lists all."""
+_BECAME = {
+    "ACCEPTED": "accepted",
+    "PLANNED": "planned",
+    "IN_BATCH": "being mailed",
+    "HELD": "held",
+    "REJECTED": "refused",
+    "SUPPRESSED": "not mailed",
+    "SKIPPED": "not mailed",
+}
+
+
+@click.group()
+def subscribers() -> None:
+    """Add people, import them, and see what happened to one.
+
+    \b
+    dripwell subscribers add maria@example.com --topic seven-part-series --source "front desk, in writing"
+    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May" --dry-run
+    dripwell subscribers show maria@example.com
+    """
+
+
+@subscribers.command()
+@click.argument("address", type=ADDRESS)
+@click.option(
+    "--confirm-by-email", is_flag=True, help="Mail the confirmation; nothing else until its button is pressed."
+)
+@click.option("--form", metavar="NAME", help="The form whose words the person confirms.")
+@click.option("--topic", metavar="TOPIC", help="What the person agreed to get.")
+@click.option("--source", metavar="WORDS", help="Where the person agreed.")
+@click.option("--wording", metavar="WORDS", default="", help="The words the person agreed to.")
+@click.option(
+    "--given-at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]), metavar="DATE", help="When (default: now)."
+)
+@click.option("--first-name", metavar="NAME")
+@click.option("--timezone", metavar="ZONE", help="Such as America/Denver (default: the clinic's).")
+@answers
+def add(
+    address: str,
+    confirm_by_email: bool,
+    form: str | None,
+    topic: str | None,
+    source: str | None,
+    wording: str,
+    given_at: datetime | None,
+    first_name: str | None,
+    timezone: str | None,
+) -> Answer:
+    """Add one person: either they confirm by email, or you say how you know that they agreed.
+
+    \b
+    dripwell subscribers add maria@example.com --confirm-by-email --form series-request
+    dripwell subscribers add maria@example.com --topic seven-part-series --source "front desk, in writing"
+    dripwell subscribers add maria@example.com --topic monthly-notes --source "paper form" --given-at 2026-05-02
+    """
+    zone = _zone(timezone)
+    fields = {"first_name": first_name} if first_name else {}
+    if confirm_by_email:
+        if form is None or topic is not None or source is not None or wording or given_at is not None:
+            raise click.UsageError("--confirm-by-email goes with --form NAME, and with neither --topic nor --source")
+        return _ask_to_confirm(address, form, fields, zone)
+    if form is not None or topic is None or source is None:
+        raise click.UsageError(
+            "nobody is mailed without consent: give --confirm-by-email --form NAME, "
+            "or say how they agreed with --topic TOPIC --source WORDS"
+        )
+    with opened() as installation, installation.database.transaction() as connection:
+        times = clock.read(connection)
+        consent = _consent(installation.site, times, topic, source, wording, given_at)
+        subscriber_id, new = services.add(
+            connection,
+            address=address,
+            consent=consent,
+            pepper=installation.pepper,
+            new_id=installation.new_id,
+            times=times,
+            timezone=zone,
+            fields=fields,
+        )
+        suppressed = _suppressed(connection, subscriber_id)
+    for scope, reason in suppressed.items():
+        note(
+            f"{address} is suppressed ({scope}: {reason}) and stays so: only they can come back, by confirming a form."
+        )
+    return Answer(
+        {
+            "address": address,
+            "added": new,
+            "topic": topic,
+            "given_at": consent.given_at or times.now,
+            "suppressed": suppressed,
+        },
+        [
+            f"{address} is {'added' if new else 'known; the consent is kept'}, with consent to {topic}.",
+            f"Into a campaign: dripwell enroll NAME {address}",
+        ],
+    )
+
+
+def _ask_to_confirm(address: str, form: str, fields: dict[str, str], zone: str | None) -> Answer:
+    with opened() as installation, installation.database.transaction() as connection:
+        names = [known.name for known in installation.site.forms]
+        if form not in names:
+            raise NotFoundError(_no_such("form", form, names))
+        services.ask_to_confirm(
+            connection,
+            address=address,
+            form=form,
+            pepper=installation.pepper,
+            new_id=installation.new_id,
+            times=clock.read(connection),
+            timezone=zone,
+            fields=fields,
+        )
+    return Answer(
+        {"address": address, "form": form, "confirmation": "planned"},
+        [f"{address} is asked to confirm. Nothing else is mailed until they do. One such email a day at most."],
+    )
+
+
+@subscribers.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--topic", metavar="TOPIC", required=True, help="What these people agreed to get.")
+@click.option("--source", metavar="WORDS", required=True, help="Where they agreed.")
+@click.option("--wording", metavar="WORDS", default="", help="The words they agreed to.")
+@click.option(
+    "--given-at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]), metavar="DATE", help="When (default: now)."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@answers
+def import_(file: Path, topic: str, source: str, wording: str, given_at: datetime | None, dry_run: bool) -> Answer:
+    """Import a CSV file whose first line names a column `email`. Good rows go in, bad rows are listed with their line.
+
+    \b
+    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May" --dry-run
+    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May"
+    dripwell subscribers import people.csv --topic monthly-notes --source "old system" --given-at 2024-02-01 --json
+
+    Columns `timezone`, `tags` (separated by ;) and `first_name` are known; any other column is kept as a field.
+    """
+    rows = count(file)  # to its end, so that a file that breaks off in the middle is refused as a whole
+    with opened() as installation:
+        with installation.database.transaction() as connection:
+            times = clock.read(connection)
+        consent = _consent(installation.site, times, topic, source, wording, given_at)
+        progress = Progress(
+            TextColumn("  importing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=to_stderr(),
+            transient=True,
+            disable=not is_terminal(),
+        )
+        with progress:
+            bar = progress.add_task("", total=rows)
+
+            def tick(done: int) -> None:
+                progress.update(bar, completed=done)
+
+            if dry_run:
+                found = services.rehearse(installation.database, read(file), pepper=installation.pepper, tick=tick)
+            else:
+                found = services.take_in(
+                    installation.database,
+                    read(file),
+                    consent=consent,
+                    pepper=installation.pepper,
+                    new_id=installation.new_id,
+                    tick=tick,
+                )
+    return Answer(
+        {
+            "file": file,
+            "dry_run": dry_run,
+            "rows": found.rows,
+            "added": found.added,
+            "known": found.known,
+            "bad": found.bad,
+            "topic": topic,
+        },
+        _imported_lines(file, topic, found, dry_run=dry_run),
+        1 if found.bad else 0,
+    )
+
+
+def _imported_lines(file: Path, topic: str, found: services.Imported, *, dry_run: bool) -> list[Line]:
+    lines: list[Line] = [f"  {clean(str(file))}:{row.line}  {clean(row.reason)}" for row in found.bad[:MOST_BAD_ROWS]]
+    if len(found.bad) > MOST_BAD_ROWS:
+        lines.append(f"  … and {number(len(found.bad) - MOST_BAD_ROWS)} more; --json lists all")
+    sums = f"{number(found.rows)} rows = {number(found.added)} {'new' if dry_run else 'added'} + "
+    lines.append(sums + f"{number(found.known)} known + {number(len(found.bad))} bad")
+    if dry_run:
+        return [*lines, "Nothing was changed. To import: the same command without --dry-run"]
+    return [*lines, f"Into a campaign for {topic}: dripwell enroll NAME --all"]
+
+
+@subscribers.command()
+@click.argument("address", type=ADDRESS)
+@answers
+def show(address: str) -> Answer:
+    """Show one person: what they agreed to, every email made and not made with its reason, and what comes next.
+
+    \b
+    dripwell subscribers show maria@example.com
+    dripwell subscribers show maria@example.com --json
+    dripwell exit seven-benefits maria@example.com
+    """
+    with opened() as installation, installation.database.snapshot() as connection:
+        person = services.find(connection, address, installation.pepper)
+        value: dict[str, Any] = {
+            "address": person.address,
+            "state": person.state,
+            "joined_at": person.joined_at,
+            "timezone": person.timezone,
+            "fields": person.fields,
+            "tags": person.tags,
+            "pace": person.pace,
+            "paused_until": person.paused_until,
+            "suppressed": _suppressed(connection, person.id),
+            "consents": [dict(row._mapping) for row in storage.consents(connection, person.id)],
+            "timeline": [dict(row._mapping) for row in reports.timeline(connection, person.id)],
+        }
+        value["next"] = [
+            {"campaign": row["campaign"], "at": row["until"], "waits_for": row["reason"]}
+            for row in value["timeline"]
+            if row["what"] == "joined" and row["state"] == "waiting"
+        ]
+        zone = ZoneInfo(installation.site.clinic.timezone)
+    return Answer(value, _person_lines(value, zone))
+
+
+def _person_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
+    lines: list[Line] = [
+        Text.assemble((value["address"], "bold"), f"   {value['state']}   since {moment(value['joined_at'], zone)}")
+    ]
+    facts = [f"{name} {content}" for name, content in value["fields"].items()]
+    facts += [f"tag {tag}" for tag in value["tags"]]
+    facts += [value["timezone"]] if value["timezone"] else []
+    facts += ["at most one email a week"] if value["pace"] == "weekly" else []
+    facts += [f"paused until {moment(value['paused_until'], zone)}"] if value["paused_until"] else []
+    lines += [clean("  " + " · ".join(facts))] if facts else []
+    lines += [Text(f"  suppressed ({scope}): {reason}", style="red") for scope, reason in value["suppressed"].items()]
+    lines += ["", Text("Consent", style="bold")]
+    for row in value["consents"]:
+        verb = "given" if row["action"] == "give" else "withdrawn"
+        lines.append(clean(f"  {row['topic']}   {verb} {moment(row['given_at'], zone)}   source: {row['source']}"))
+        lines += [clean(f"    “{row['wording']}”")] if row["wording"] else []
+    lines += [] if value["consents"] else ["  none"]
+    lines += ["", Text("What happened", style="bold")]
+    for row in value["timeline"]:
+        what = _joined(row) if row["what"] == "joined" else _mailed(row)
+        lines.append(f"  {moment(row['at'], zone)}   {row['campaign']}   {what}")
+    lines += [] if value["timeline"] else ["  nothing yet"]
+    lines += ["", Text("Next", style="bold")]
+    for row in value["next"]:
+        why = f" ({_spaced(row['waits_for'])})" if row["waits_for"] else ""
+        lines.append(f"  {row['campaign']}: looked at again {moment(row['at'], zone)}{why}")
+    return lines if value["next"] else [*lines, "  nothing"]
+
+
+def _joined(row: dict[str, Any]) -> str:
+    ended = {"finished": ", finished", "exited": f", left: {_spaced(row['reason'])}"}
+    return "joined" + ended.get(row["state"], "")
+
+
+def _mailed(row: dict[str, Any]) -> str:
+    reason = _spaced(row["reason"])
+    became = _BECAME[row["state"]]
+    if not reason:
+        return f"{row['step_key']}   {became}"
+    return f"{row['step_key']}   {became}{', ' if row['state'] == 'ACCEPTED' else ': '}{reason}"
+
+
+def _spaced(reason: str | None) -> str:
+    return clean((reason or "").replace("_", " "))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("addresses", nargs=-1, type=ADDRESS, metavar="[ADDRESS]...")
+@click.option("--all", "everybody", is_flag=True, help="Everybody active who agreed to the campaign's topic.")
+@by_whom
+@answers
+def enroll(name: str, addresses: tuple[str, ...], everybody: bool, actor: str) -> Answer:
+    """Let people into a running campaign. Whoever was ever in it is left as they are: nobody gets an email twice.
+
+    \b
+    dripwell enroll seven-benefits maria@example.com
+    dripwell enroll seven-benefits maria@example.com sam@example.com
+    dripwell enroll seven-benefits --all
+    """
+    if everybody == bool(addresses):
+        raise click.UsageError("name the people, or say --all for everybody who agreed to the campaign's topic")
+    with opened() as installation, installation.database.transaction() as connection:
+        row = publish.existing(connection, name)
+        unmailed: list[dict[str, str]] = []
+        if everybody:
+            ids = services.everybody(connection, row.topic)
+        else:
+            people = [services.find(connection, address, installation.pepper) for address in dict.fromkeys(addresses)]
+            ids = list(dict.fromkeys(person.id for person in people))
+            topics = storage.topics(connection, ids)
+            for person in people:
+                if person.state != "active" or row.topic not in topics.get(person.id, frozenset()):
+                    reason = person.state if person.state != "active" else f"no consent to {row.topic}"
+                    unmailed.append({"address": str(person.address), "reason": reason})
+        joined = services.enroll(connection, name, ids, actor=actor)
+    for one in unmailed:
+        note(f"{one['address']} will not be mailed: {one['reason']}")
+    before = len(ids) - joined
+    return Answer(
+        {"campaign": name, "asked": len(ids), "joined": joined, "in_it_before": before, "not_mailed": unmailed},
+        [
+            f"{counted(joined, 'person', 'people')} joined {name}"
+            + (f"; {number(before)} had been in it before and stay as they are." if before else "."),
+            f"What becomes of them: dripwell report {name}",
+        ],
+    )
+
+
+@click.command("exit")
+@click.argument("name")
+@click.argument("address", type=ADDRESS)
+@by_whom
+@answers
+def exit_(name: str, address: str, actor: str) -> Answer:
+    """Take one person out of a campaign. They stay a subscriber.
+
+    \b
+    dripwell exit seven-benefits maria@example.com
+    dripwell exit seven-benefits maria@example.com --by maria
+    dripwell subscribers show maria@example.com
+    """
+    with opened() as installation, installation.database.transaction() as connection:
+        person = services.find(connection, address, installation.pepper)
+        left = services.take_out(connection, name, person.id, actor=actor)
+        if not left:
+            raise NotFoundError(f"{address} is not in {name} now: dripwell subscribers show {address}")
+    return Answer({"campaign": name, "address": address, "left": left}, [f"{address} left {name}."])
+
+
+def _consent(site: Site, times: Times, topic: str, source: str, wording: str, given_at: datetime | None) -> Consent:
+    if site.topic(topic) is None:
+        raise NotFoundError(_no_such("topic", topic, [known.name for known in site.topics]))
+    if not source.strip():
+        raise click.UsageError("--source is empty: say where they agreed")
+    at = resolve(given_at, ZoneInfo(site.clinic.timezone)) if given_at is not None else None
+    if at is not None and at > times.now:
+        raise click.UsageError("--given-at is in the future: nobody can have agreed yet")
+    return Consent(topic, source.strip(), wording.strip(), at)
+
+
+def _zone(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError) as error:
+        raise click.UsageError(f"`{name}` is not a time zone such as America/Los_Angeles") from error
+
+
+def _suppressed(connection: Connection, subscriber_id: int) -> dict[str, str]:
+    found = suppressions.address_of(connection, subscriber_id)
+    if found is None or found[0] is None:
+        return {}
+    return {scope: reason for (_, scope), reason in suppressions.reasons(connection, [found[0]]).items()}
+
+
+def _no_such(what: str, name: str, known: list[str]) -> str:
+    guess = did_you_mean(name, known)
+    guess = f"; {guess}" if guess else ""
+    return f"config/site.yaml names no {what} `{name}`{guess}. It names: {', '.join(known) or 'none'}"
+
+
+commands: list[click.Command] = [subscribers, enroll, exit_]
