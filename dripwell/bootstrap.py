@@ -3,6 +3,7 @@ that may make ids, secrets or ask the host who it is."""
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -24,16 +25,18 @@ from dripwell.delivery.sendgrid import SendGrid
 from dripwell.embedded.lock import running
 from dripwell.embedded.servers import Servers, running_or_started
 from dripwell.embedded.state import remembered
-from dripwell.services import ingest, plan, publish, send, settle
+from dripwell.services import ingest, leave, plan, publish, send, settle
 from dripwell.services.settle import SANDBOX, Patience
 from dripwell.services.versions import Versions, with_base_url
 from dripwell.settings import Settings
-from dripwell.storage import campaigns, invariants, schema, workers
+from dripwell.storage import campaigns, invariants, schema, spool, workers
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
 
 __all__ = ["QUEUES", "Connection", "Installation", "connect", "opened", "run_pass"]
+
+log = logging.getLogger("dripwell")
 
 SANDBOX_KEY = "SG.sandbox"
 """The key the sandbox takes. It opens nothing else."""
@@ -229,6 +232,8 @@ def run_pass(installation: Installation, queue: str) -> int:
     def out_of_time() -> bool:
         return time.monotonic() > until
 
+    # Unsubscribes that were answered while PostgreSQL was away come before anything else.
+    leave.replay(installation.database, spool.path_in(installation.settings.state_dir))
     moved = _passes(installation, out_of_time)[queue]()
     with installation.database.transaction() as connection:
         workers.passed(connection, _queue_of(queue), installation.owner, progress=moved > 0)
@@ -271,12 +276,10 @@ def _queue_of(name: str) -> str:
 
 
 def _audit(database: Database) -> int:
-    import logging
-
     with database.snapshot() as connection:
         broken = invariants.broken(connection)
     for name, rows in broken.items():
-        logging.getLogger("dripwell.audit").critical("an invariant does not hold: %s, rows %s", name, rows)
+        log.critical("an invariant does not hold: %s, rows %s", name, rows)
     with database.transaction() as connection:
         workers.forget_old(connection)
     return len(broken)

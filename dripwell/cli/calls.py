@@ -19,7 +19,7 @@ def calls() -> None:
     \b
     dripwell calls list
     dripwell calls list --json
-    dripwell calls list --help
+    dripwell calls list > calls.txt
     """
 
 
@@ -31,7 +31,7 @@ def list_() -> Answer:
     \b
     dripwell calls list
     dripwell calls list --json
-    NO_COLOR=1 dripwell calls list
+    dripwell calls list > calls.txt
     """
     with opened() as installation, installation.database.snapshot() as connection:
         now = clock.read(connection).now

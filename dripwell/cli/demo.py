@@ -33,6 +33,8 @@ from dripwell.storage import clock, invariants, ledger, reports
 
 CAMPAIGN = "seven-benefits"
 REVIEWER = "clinical-review@kcla.example"
+HURRY = timedelta(minutes=30)
+"""How much campaign time one move of the demo may skip."""
 PATIENCE = 120.0
 """Wall seconds one move of campaign time may take before the demo gives up and says what is stuck."""
 
@@ -229,7 +231,7 @@ def _move(installation: Installation, end: datetime) -> datetime | None:
     with installation.database.transaction() as connection:
         if reports.next_due(connection) is None:
             return None
-    return advance.step(installation.database, end)
+    return advance.step(installation.database, end, HURRY)
 
 
 def _until_quiet(installation: Installation, audience: Audience) -> None:

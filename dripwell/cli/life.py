@@ -86,7 +86,7 @@ def stop(name: str, confirm: int | None, actor: str) -> Answer:
             raise RefusedError(_how_many(name, people))
         left = publish.stop(connection, name, actor=actor)
         if left != confirm:
-            raise RefusedError(f"{number(confirm)} is not the number. {_how_many(name, left)}")  # and nothing is kept
+            raise RefusedError(f"{number(confirm)} is not the number: {_how_many(name, left)}")  # and nothing is kept
     return Answer(
         {"campaign": name, "state": "stopped", "changed": True, "left": left},
         [f"{name} is stopped. {counted(left, 'person', 'people')} left it.", f"Numbers: dripwell report {name}"],

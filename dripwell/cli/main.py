@@ -106,12 +106,16 @@ def _examples_first(command: click.Command) -> None:
     words, mark, examples = (command.help or "").partition("\b\n")
     if mark:
         # The one-line help in lists comes from the words, which stand first in the source.
-        command.short_help = command.short_help or words.strip().partition("\n\n")[0].replace("\n", " ").rstrip(".")
+        command.short_help = command.short_help or _first_sentence(words)
         examples, _, more = examples.partition("\n\n")
         command.help = "\n\n".join(part for part in (f"\b\n{examples.rstrip()}", words.strip(), more.strip()) if part)
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             _examples_first(inner)
+
+
+def _first_sentence(words: str) -> str:
+    return " ".join(words.split()).partition(". ")[0].rstrip(".")
 
 
 def _version() -> str:

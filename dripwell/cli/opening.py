@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def project() -> Path:
-    """The folder with campaigns/, config/ and templates/. Raises ConfigurationError elsewhere, before a server starts."""
+    """The folder with campaigns/, config/ and templates/. Elsewhere a ConfigurationError, before a server starts."""
     root = Path.cwd()
     if not (root / "config" / "site.yaml").is_file():
         raise ConfigurationError(

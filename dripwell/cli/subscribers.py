@@ -324,26 +324,19 @@ def enroll(name: str, addresses: tuple[str, ...], everybody: bool, actor: str) -
         raise click.UsageError("name the people, or say --all for everybody who agreed to the campaign's topic")
     with opened() as installation, installation.database.transaction() as connection:
         row = publish.existing(connection, name)
-        unmailed: list[dict[str, str]] = []
         if everybody:
             ids = services.everybody(connection, row.topic)
         else:
-            people = [services.find(connection, address, installation.pepper) for address in dict.fromkeys(addresses)]
+            people = [services.find(connection, address, installation.pepper) for address in addresses]
+            services.refuse_unwilling(connection, people, row.topic)
             ids = list(dict.fromkeys(person.id for person in people))
-            topics = storage.topics(connection, ids)
-            for person in people:
-                if person.state != "active" or row.topic not in topics.get(person.id, frozenset()):
-                    reason = person.state if person.state != "active" else f"no consent to {row.topic}"
-                    unmailed.append({"address": str(person.address), "reason": reason})
         joined = services.enroll(connection, name, ids, actor=actor)
-    for one in unmailed:
-        note(f"{one['address']} will not be mailed: {one['reason']}")
     before = len(ids) - joined
+    again = f"; {number(before)} had been in it before, and nothing changes for them." if before else "."
     return Answer(
-        {"campaign": name, "asked": len(ids), "joined": joined, "in_it_before": before, "not_mailed": unmailed},
+        {"campaign": name, "asked": len(ids), "joined": joined, "in_it_before": before},
         [
-            f"{counted(joined, 'person', 'people')} joined {name}"
-            + (f"; {number(before)} had been in it before and stay as they are." if before else "."),
+            f"{counted(joined, 'person', 'people')} joined {name}{again}",
             f"What becomes of them: dripwell report {name}",
         ],
     )
@@ -399,8 +392,8 @@ def _suppressed(connection: Connection, subscriber_id: int) -> dict[str, str]:
 
 def _no_such(what: str, name: str, known: list[str]) -> str:
     guess = did_you_mean(name, known)
-    guess = f"; {guess}" if guess else ""
-    return f"config/site.yaml names no {what} `{name}`{guess}. It names: {', '.join(known) or 'none'}"
+    guess = f"; {guess}" if guess else "."
+    return f"config/site.yaml names no {what} `{name}`{guess} It names: {', '.join(known) or 'none'}"
 
 
 commands: list[click.Command] = [subscribers, enroll, exit_]

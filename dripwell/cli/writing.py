@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dripwell.cli import pictures
 from dripwell.cli.opening import project
-from dripwell.cli.output import Answer, Line, answers, clean, counted, number
+from dripwell.cli.output import Answer, Line, answers, clean, counted, number, table
 from dripwell.content import schema as schemas
 from dripwell.content.files import campaign_names, read_sources
 from dripwell.content.lint import lint_emails
@@ -77,7 +77,7 @@ def _explained(code: str, *, for_programs: bool) -> Answer:
     wanted = code.upper()
     if wanted not in CATALOG:
         guess = did_you_mean(wanted, CATALOG)
-        raise NotFoundError(f"there is no code {code}{'; ' + guess if guess else ''}. Codes are: {', '.join(CATALOG)}")
+        raise NotFoundError(f"there is no code {code}{'; ' + guess if guess else '.'} Codes are: {', '.join(CATALOG)}")
     line = Text.assemble((wanted, "bold"), f": {CATALOG[wanted]}")
     return Answer({"code": wanted, "explanation": CATALOG[wanted]}, [line], for_programs=for_programs)
 
@@ -194,16 +194,13 @@ def preview(
         written += _write_pages(html_folder, emails, art, loaded.site)
     if png_folder is not None:
         written += pictures.take({title: email.html for title, email in emails.items()}, png_folder, files=art)
-    sizes = [
-        {"email": title, "subject": email.subject, "bytes": len(email.html.encode())} for title, email in emails.items()
-    ]
-    lines: list[Line] = [
-        f"  {size['email']}   {number(int(str(size['bytes'])))} bytes   {clean(str(size['subject']))}" for size in sizes
-    ]
+    sizes = {title: len(email.html.encode()) for title, email in emails.items()}
+    value = [{"email": title, "subject": email.subject, "bytes": sizes[title]} for title, email in emails.items()]
+    rows = [[title, number(sizes[title]), email.subject] for title, email in emails.items()]
     places = " and ".join(str(folder) for folder in (html_folder, png_folder) if folder is not None)
     return Answer(
-        {"campaign": name, "emails": sizes, "files": written},
-        [*lines, f"{counted(len(written), 'file')} in {places}"],
+        {"campaign": name, "emails": value, "files": written},
+        [*table(["email", "bytes", "subject"], rows), f"{counted(len(written), 'file')} in {places}"],
     )
 
 
@@ -213,7 +210,7 @@ def _keys(campaign: Campaign, wanted: Iterable[str]) -> list[str]:
         if key not in known:
             guess = did_you_mean(key, known)
             raise NotFoundError(
-                f"{campaign.name} has no email `{key}`{'; ' + guess if guess else ''}. Emails are: {', '.join(known)}"
+                f"{campaign.name} has no email `{key}`{'; ' + guess if guess else '.'} Emails are: {', '.join(known)}"
             )
     return [key for key in known if key in wanted] if wanted else known
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from dripwell.core.campaign import Consultation
@@ -84,10 +85,16 @@ def free(
     `taken` holds [start, end) minutes. Slots follow each other from each opening on; a clock change makes an opening
     longer or shorter, and no slot twice.
     """
-    minutes = length_of(consultation)
     first = minute_of(now + NOTICE + timedelta(seconds=59))
-    today = now.astimezone(clinic_zone).date()
     busy = sorted(taken)
+    return tuple(slot for slot in _open(consultation, clinic_zone, person_zone, first) if not _overlaps(slot, busy))
+
+
+@lru_cache(maxsize=32)  # the same for everybody in a zone for a minute, and most of the cost of the page
+def _open(consultation: Consultation, clinic_zone: ZoneInfo, person_zone: ZoneInfo, first: int) -> tuple[Slot, ...]:
+    """Every slot from the minute `first` on that the hours allow."""
+    minutes = length_of(consultation)
+    today = datetime.fromtimestamp(first * 60, UTC).astimezone(clinic_zone).date()
     found: set[Slot] = set()
     for ahead in range(-1, AHEAD + 1):
         day = today + timedelta(days=ahead)
@@ -99,7 +106,7 @@ def free(
             end = minute_of(resolve(datetime.combine(last_day, closes), clinic_zone))
             while start + minutes <= end:
                 slot = Slot(start, minutes)
-                if start >= first and is_decent(slot, person_zone) and not _overlaps(slot, busy):
+                if start >= first and is_decent(slot, person_zone):
                     found.add(slot)
                 start += minutes
     return tuple(sorted(found))

@@ -137,10 +137,20 @@ def reap(child: subprocess.Popen[bytes]) -> int:
     return child.wait()
 
 
-def end(process: Process, child: subprocess.Popen[bytes], *, hurry: Callable[[], bool] = lambda: False) -> int:
-    """Stop it: its stop signal, SIGKILL after its grace (or as soon as `hurry` says so), then what it left behind."""
+def end(
+    process: Process,
+    child: subprocess.Popen[bytes],
+    *,
+    hurry: Callable[[], bool] = lambda: False,
+    told: bool = False,
+) -> int:
+    """Stop it: its stop signal, SIGKILL after its grace (or as soon as `hurry` says so), then what it left behind.
+
+    `told`: it has had its stop signal already; a second one may mean "at once" to it.
+    """
     if not has_ended(child):
-        child.send_signal(process.stop_signal)
+        if not told:
+            child.send_signal(process.stop_signal)
         limit = time.monotonic() + process.grace
         pause = 0.005
         while not has_ended(child):

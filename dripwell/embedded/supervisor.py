@@ -202,15 +202,27 @@ class Supervisor:
             lines.say(process.name, f"still starting, for {now - place.started:.0f} s now")
 
     def _end_all(self, lines: Lines) -> None:
+        told = self._tell_those_nobody_waits_for()
         for place in reversed(self._places):
             if place.child is None:
                 continue
             lines.say(place.process.name, "stopping")
             began = time.monotonic()
-            code = end(place.process, place.child, hurry=lambda: self._hurry)
+            code = end(place.process, place.child, hurry=lambda: self._hurry, told=place.process.name in told)
             place.ready_since = None
             took = time.monotonic() - began
             lines.say(place.process.name, f"stopped after {took:.1f} s ({describe_exit(code)})")
+
+    def _tell_those_nobody_waits_for(self) -> set[str]:
+        # The last ones that nobody waited for do not need each other either: they end at the same time.
+        told = set()
+        for place in reversed(self._places):
+            if place.process.wait:
+                break
+            if place.child is not None and not has_ended(place.child):
+                place.child.send_signal(place.process.stop_signal)
+                told.add(place.process.name)
+        return told
 
 
 def _launch(place: _Place, lines: Lines) -> None:

@@ -23,14 +23,14 @@ def refuse_live(live: bool) -> None:
         )
 
 
-def step(database: Database, until: datetime) -> datetime | None:
+def step(database: Database, until: datetime, quantum: timedelta = QUANTUM) -> datetime | None:
     """Move to just behind the next due time, but not past `until`. Returns the new time; None: `until` is reached."""
     with database.transaction() as connection:
         now = clock.read(connection).now
         if now >= until:
             return None
         due = reports.next_due(connection)
-        to = until if due is None or due >= until else min(max(due, now) + QUANTUM, until)
+        to = until if due is None or due >= until else min(max(due, now) + quantum, until)
         moved = clock.forward(connection, to).now
         campaigns.ring(connection, "plan")
         return moved

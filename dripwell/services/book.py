@@ -154,9 +154,9 @@ def cancel(connection: Connection, diary: Diary, *, booking_id: int) -> Booking 
         return booking
     if not is_open(booking, times.now) or not bookings.cancel(connection, booking.id):
         return None
-    _drop_unmailed(connection, booking, times)
     canceled = _read_again(connection, booking.id)
     happen.record(connection, diary.versions, booking.subscriber_id, happen.CANCELED, times)
+    _drop_unmailed(connection, booking, times)
     _tell(connection, diary, canceled, "canceled", times)
     return canceled
 

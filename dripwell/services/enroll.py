@@ -241,6 +241,25 @@ def enroll(connection: Connection, name: str, subscriber_ids: Sequence[int], *, 
     return len(new)
 
 
+def refuse_unwilling(connection: Connection, people: Sequence[Subscriber], topic: str) -> None:
+    """Raise RefusedError when one of these people would not be mailed about `topic`.
+
+    Enrolled all the same they would leave at once, and could never join by the form they have yet to confirm.
+    """
+    agreed = subscribers.topics(connection, [person.id for person in people])
+    for person in people:
+        if person.state == "unconfirmed" or (person.state == "active" and topic not in agreed.get(person.id, ())):
+            raise RefusedError(
+                f"{person.address} has not agreed to {topic}. When they have: "
+                f"dripwell subscribers add {person.address} --topic {topic} --source WORDS"
+            )
+        if person.state != "active":
+            raise RefusedError(
+                f"{person.address} is {person.state} and gets no campaign. "
+                f"Why: dripwell subscribers show {person.address}"
+            )
+
+
 def everybody(connection: Connection, topic: str) -> list[int]:
     """The ids of everybody active who agreed to this topic."""
     return subscribers.with_topic(connection, topic)

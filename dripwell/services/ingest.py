@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError
-
-from dripwell.core.states import DELIVERY_PRECEDENCE, delivery_after
+from dripwell.core.campaign import Lane
+from dripwell.core.errors import UnavailableError
+from dripwell.core.states import DELIVERY_PRECEDENCE, MessageState, delivery_after
 from dripwell.delivery.provider import EventDoor, ProviderEvent
 from dripwell.services import leave, resolve
 from dripwell.storage import batches, campaigns, clock, enrollments, events, messages
 from dripwell.storage.clock import Times
-from dripwell.storage.database import Connection, Database
+from dripwell.storage.database import Connection, Database, lost_race
 
 log = logging.getLogger("dripwell.ingest")
 
 _SUPPRESSES = {"complained": ("all", "complained"), "unsubscribed": ("marketing", "unsubscribed")}
+_OPEN = frozenset({MessageState.PLANNED, MessageState.IN_BATCH, MessageState.HELD})
+"""States of a message that its enrollment waits for."""
 
 
 def ingest(database: Database, door: EventDoor, *, out_of_time: Callable[[], bool]) -> int:
@@ -32,9 +34,13 @@ def ingest(database: Database, door: EventDoor, *, out_of_time: Callable[[], boo
                 inbox_id, raw = claimed
                 take_in(connection, door.events(raw))
                 events.inbox_done(connection, inbox_id)
-        except (ValueError, DBAPIError) as error:
+        except UnavailableError:
+            raise
+        except Exception as error:  # a webhook holds what strangers wrote: none may stop those behind it
             if inbox_id is None:
                 raise
+            if lost_race(error):
+                continue
             log.error("webhook %d could not be read: %s", inbox_id, type(error).__name__)
             with database.transaction() as connection:
                 events.inbox_failed(connection, inbox_id, f"{type(error).__name__}: {error}")
@@ -49,8 +55,8 @@ def take_in(connection: Connection, arrived: list[ProviderEvent]) -> None:
     for event in arrived:
         if event.batch is not None:
             by_batch.setdefault(event.batch, []).append(event)
-        else:
-            _record(connection, event, None, None, times)
+        elif _record(connection, event, None, None, times) and event.kind == "account":
+            _account(connection, event)
     for batch_id in sorted(by_batch):
         _take_in_batch(connection, batch_id, by_batch[batch_id], times)
 
@@ -69,10 +75,16 @@ def _take_in_batch(connection: Connection, batch_id: int, arrived: list[Provider
             fresh.append((event, row))
     if not fresh:
         return
-    if batch.state in ("CALLING", "UNKNOWN"):
-        resolve.accepted_in(connection, batch_id, before=("CALLING", "UNKNOWN"), evidence=f"event {fresh[0][0].kind}")
-    elif batch.outcome != "accepted":
-        _late(connection, batch_id, [row.id for _, row in fresh], times)
+    if not resolve.accepted_in(
+        connection, batch_id, before=("CALLING", "UNKNOWN"), evidence=f"event {fresh[0][0].kind}"
+    ):
+        # Read again: somebody may have resolved it while we waited for its lock.
+        batch = batches.by_id(connection, batch_id)
+        assert batch is not None
+        if batch.state == "OPEN":
+            log.error("an event speaks of batch %d, for which nobody has called yet", batch_id)
+        elif batch.outcome != "accepted":
+            _late(connection, batch_id, times)
     delivery: dict[int, str | None] = {}
     for event, row in fresh:
         delivery[row.id] = delivery_after(delivery.get(row.id, row.delivery), event.kind)
@@ -101,22 +113,32 @@ def _record(
     )
 
 
-def _late(connection: Connection, batch_id: int, message_ids: list[int], times: Times) -> None:
-    """T13: the record follows the evidence, whatever we had concluded."""
+def _late(connection: Connection, batch_id: int, times: Times) -> None:
+    """T13: the record follows the evidence, whatever we had concluded. A call is accepted whole (A1), so all in it are."""
     log.warning("late evidence: batch %d was accepted after all", batch_id)
     batches.lock(connection, batch_id, ("DONE",))
     batches.accepted_after_all(connection, batch_id)
-    rows = {row.id: row for row in messages.of_batch(connection, message_ids)}
-    present = sorted({row.batch_id for row in rows.values() if row.batch_id is not None and row.state == "IN_BATCH"})
-    for other in present:
+    batch = batches.by_id(connection, batch_id)
+    assert batch is not None
+    rows = messages.of_batch(connection, batch.message_ids)
+    for other in sorted({row.batch_id for row in rows if row.batch_id is not None and row.state == "IN_BATCH"}):
         batches.lock(connection, other, ("OPEN", "CALLING", "UNKNOWN"))
-    enrollments.lock(connection, [row.enrollment_id for row in rows.values()])
-    for message_id in sorted(rows):
-        row = messages.accept_late(connection, message_id, batch_id, times.now)
-        if row is not None:
-            enrollments.move_on(connection, [(row.enrollment_id, row.step_key)], times.now)
-            messages.log(connection, [(message_id, "late evidence")], "T13", batch_id, "evidence")
+    enrollments.lock(connection, [row.enrollment_id for row in rows])
+    # Read again, now that nobody can move them. An enrollment that went on without this message stays where it is.
+    for row in sorted(messages.of_batch(connection, batch.message_ids), key=lambda row: int(row.id)):
+        accepted = messages.accept_late(connection, row.id, batch_id, times.now)
+        if accepted is not None:
+            if row.state in _OPEN:
+                enrollments.move_on(connection, [(accepted.enrollment_id, accepted.step_key)], times.now)
+            messages.log(connection, [(row.id, "late evidence")], "T13", batch_id, "evidence")
     campaigns.ring(connection, "plan")
+
+
+def _account(connection: Connection, event: ProviderEvent) -> None:
+    """The provider shut our account: every lane closes at once, and tries a single message later (rules 2.8)."""
+    if event.reason != "reactivate":
+        log.critical("the provider changed the state of the account: %s", event.reason)
+        batches.went_badly(connection, Lane.DRIP, f"account: {event.reason}", at_once=True)
 
 
 def _suppress(connection: Connection, event: ProviderEvent, subscriber_id: int, times: Times) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from dripwell.core.conditions import Facts
@@ -24,9 +24,12 @@ _RETRY = timedelta(hours=6)
 
 
 def read(
-    connection: Connection, dues: Sequence[Due], now: datetime
+    connection: Connection, dues: Sequence[Due], topic_of: Mapping[int, str], now: datetime
 ) -> dict[int, tuple[Passage, Person, Circumstances]]:
-    """What a decision needs for each of these enrollments, by enrollment id. Read after the enrollments are locked."""
+    """What a decision needs for each of these enrollments, by enrollment id. Read after the enrollments are locked.
+
+    `topic_of` names each campaign's topic, by campaign id: a suppression of another topic does not bind.
+    """
     ids = sorted({due.subscriber_id for due in dues})
     around = enrollments.circumstances(connection, ids, now - LOOK_BACK)
     topics = subscribers.topics(connection, ids)
@@ -38,7 +41,7 @@ def read(
         agreed = topics.get(due.subscriber_id, frozenset())
         found[due.id] = (
             Passage(due.id, due.joined_at, due.anchor_at, due.cursor_key),
-            _person(due, about, agreed, reasons, now),
+            _person(due, about, topic_of[due.campaign_id], agreed, reasons, now),
             about,
         )
     return found
@@ -47,11 +50,12 @@ def read(
 def _person(
     due: Due,
     about: Circumstances,
+    topic: str,
     topics: frozenset[str],
     reasons: dict[tuple[bytes, str], str],
     now: datetime,
 ) -> Person:
-    scopes = ["all", "marketing", f"campaign:{due.campaign_name}", *(f"topic:{topic}" for topic in sorted(topics))]
+    scopes = suppressions.binding_scopes(marketing=True, topic=topic, campaign=due.campaign_name)
     reason = next(
         (
             reasons[about.addr_hash, scope]

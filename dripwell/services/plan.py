@@ -78,11 +78,15 @@ Decided = dict[int, tuple[Decision, people.Circumstances]]
 
 
 def _decide_all(connection: Connection, versions: Versions, dues: Sequence[Due], now: datetime) -> Decided:
-    around = people.read(connection, dues, now)
+    newest_of: dict[int, Published] = {
+        due.campaign_id: versions.published(connection, due.newest_version_id) for due in dues
+    }
+    topics = {campaign_id: newest.campaign.topic for campaign_id, newest in newest_of.items()}
+    around = people.read(connection, dues, topics, now)
     decided: Decided = {}
     for due in dues:
         on: Published = versions.published(connection, due.version_id)
-        newest: Published = versions.published(connection, due.newest_version_id)
+        newest = newest_of[due.campaign_id]
         passage, person, about = around[due.id]
         decided[due.id] = (decide(on.campaign, newest.campaign, newest.site, passage, person, now), about)
     return decided

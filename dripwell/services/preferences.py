@@ -84,6 +84,7 @@ def save(
     A topic given up ends its series; a topic taken on again starts none by itself. Somebody who has unsubscribed is not
     brought back by this.
     """
+    suppressions.lock_in_scope(connection, subscriber_id, suppressions.MARKETING)  # all at once, by id: no deadlocks
     before = set(consents.given(connection, subscriber_id))
     for topic in site.topics:
         wants = topic.name in topics

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from dripwell.content.lint import lint_emails
@@ -84,18 +85,27 @@ def check_files(
     sources: Mapping[str, str], name: str, *, live: bool, root_names: Sequence[str] = ()
 ) -> tuple[Site, Campaign, tuple[Problem, ...]]:
     """Load and lint. Raises ContentError naming every error; warnings are returned."""
-    loaded = load(sources, name, campaigns=root_names or None)
-    problems = list(loaded.problems)
-    if loaded.site is not None and loaded.campaign is not None:
-        problems += lint_emails(sources, loaded.site, loaded.campaign, loaded.claims, live=live)
+    site, campaign, problems = _checked(tuple(sorted(sources.items())), name, live, tuple(root_names))
     errors = [problem for problem in problems if problem.level == "error"]
-    if errors or loaded.site is None or loaded.campaign is None:
+    if errors or site is None or campaign is None:
         lines = "\n".join(f"  {p.path}:{p.line}:{p.column} {p.code} {p.text}" for p in errors)
         look = f"dripwell lint {name}{' --live' if live else ''}"
         raise ContentError(
             f"{name} has {len(errors)} error{'s' if len(errors) != 1 else ''}:\n{lines}\nSee them in full: {look}"
         )
-    return loaded.site, loaded.campaign, tuple(problems)
+    return site, campaign, problems
+
+
+@lru_cache(maxsize=8)  # `plan` and `apply` look at the same files one after the other, and linting takes a second
+def _checked(
+    sources: tuple[tuple[str, str], ...], name: str, live: bool, root_names: tuple[str, ...]
+) -> tuple[Site | None, Campaign | None, tuple[Problem, ...]]:
+    files = dict(sources)
+    loaded = load(files, name, campaigns=root_names or None)
+    problems = loaded.problems
+    if loaded.site is not None and loaded.campaign is not None:
+        problems += lint_emails(files, loaded.site, loaded.campaign, loaded.claims, live=live)
+    return loaded.site, loaded.campaign, problems
 
 
 def hashes(sources: Mapping[str, str], campaign: Campaign) -> tuple[str, str]:

@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy.exc import DBAPIError
-
 from dripwell.core.campaign import Lane
 from dripwell.core.states import SUPPRESSING, Reason
 from dripwell.delivery.provider import Refused
 from dripwell.storage import batches, campaigns, clock, enrollments, messages
-from dripwell.storage.database import Connection, Database, lost_race
+from dripwell.storage.database import Connection, Database
 
 POISON = 3
 """After this many owners died with a message in an OPEN batch, it is rejected."""
 _BACKOFF = (5.0, 15.0, 60.0, 300.0, 600.0)
-
-
-def is_lost_race(error: Exception) -> bool:
-    """Say whether PostgreSQL chose this transaction to be tried again (40001, 40P01)."""
-    return isinstance(error, DBAPIError) and lost_race(error)
+_UNDER_WAY = ("CALLING", "UNKNOWN")
+"""Where a definitive answer finds its batch: the janitor may have lost patience with the call before its owner did."""
 
 
 def accepted(
@@ -81,7 +76,7 @@ def not_sent(
     """T7: certainly not accepted; everybody is PLANNED again, after `seconds` or a growing pause."""
 
     def work(connection: Connection) -> None:
-        if not batches.lock(connection, batch_id, ("CALLING",)):
+        if not batches.lock(connection, batch_id, _UNDER_WAY):
             return
         enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
         pause = seconds if seconds is not None else _pause(messages.most_attempts(connection, batch_id))
@@ -152,10 +147,10 @@ def refused(database: Database, batch_id: int, refusal: Refused, size: int) -> N
     """T8: the named row, or a batch of one, is REJECTED; the others are PLANNED again, in smaller batches."""
 
     def work(connection: Connection) -> None:
-        if not batches.lock(connection, batch_id, ("CALLING",)):
+        if not batches.lock(connection, batch_id, _UNDER_WAY):
             return
         enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-        ids = [addressee.id for addressee in messages.in_batch(connection, batch_id)]
+        ids = batches.by_id(connection, batch_id).message_ids  # type: ignore[union-attr]  # in the payload's order
         guilty = [ids[refusal.row]] if refusal.row is not None and refusal.row < len(ids) else []
         guilty = ids if size == 1 else guilty
         reason = Reason.TOO_LARGE if refusal.too_large else Reason.REFUSED

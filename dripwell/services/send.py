@@ -26,7 +26,7 @@ from dripwell.services import facts, resolve
 from dripwell.services.versions import Published, Versions
 from dripwell.storage import batches, clock, messages, suppressions
 from dripwell.storage.batches import Owner
-from dripwell.storage.database import Connection, Database
+from dripwell.storage.database import Connection, Database, lost_race
 from dripwell.storage.fast import Fast
 from dripwell.storage.messages import Addressee
 
@@ -158,6 +158,7 @@ def pre_filter(sender: Sender, batch: Batch) -> None:
     """Step 2: one question to the Redis set. A hit sends the batch to the ledger early; a miss proves nothing."""
     with sender.database.transaction() as connection:
         addressees = messages.in_batch(connection, batch.id)
+        sender.fast.expect(connection)
     scopes = _scopes(batch)
     hits = sender.fast.hits([a.addr_hash for a in addressees], scopes)
     if not hits:
@@ -262,7 +263,7 @@ def final_check(
                 mailing = _with_envelopes(batch.id, [rendered[a.id] for a in rows])
                 batches.store_payload(connection, batch.id, [a.id for a in rows], _digest(mailing))
     except Exception as error:
-        if not resolve.is_lost_race(error):
+        if not lost_race(error):
             raise
         open_still = False  # 40001: somebody moved our rows; nothing was called
     if not open_still:

@@ -63,6 +63,7 @@ def settle(
         moved += _settle_one(database, provider, patience, batch, owner, is_alive)
     with database.transaction() as connection:
         leave.push(connection, fast)
+        fast.follow(connection)
     return moved
 
 

@@ -38,6 +38,7 @@ class Database:
                 pool_size=pool,
                 max_overflow=pool,
                 pool_pre_ping=True,
+                hide_parameters=True,  # they hold addresses and phone numbers, and errors end up in logs
                 pool_timeout=10,
                 # No server-side prepared statements: PgBouncer before 1.21 cannot carry them.
                 connect_args={"options": options, "connect_timeout": 5, "prepare_threshold": None},
@@ -96,9 +97,9 @@ class Database:
         self.engine.dispose()
 
 
-def lost_race(error: DBAPIError) -> bool:
-    """Say whether PostgreSQL chose this transaction as the one to try again."""
-    return getattr(error.orig, "sqlstate", None) in _LOST_RACE
+def lost_race(error: Exception) -> bool:
+    """Say whether PostgreSQL chose this transaction as the one to try again (40001, 40P01)."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _LOST_RACE
 
 
 def violated(error: DBAPIError) -> str | None:
@@ -108,6 +109,16 @@ def violated(error: DBAPIError) -> str | None:
     return str(name) if name else None
 
 
+def _refusal(error: Exception) -> str | None:
+    """The SQLSTATE of a refused connection. libpq keeps it to itself, so it is read from the server's words."""
+    words = str(getattr(error, "orig", ""))
+    if "authentication failed" in words or "no password supplied" in words:
+        return "28P01"
+    if "FATAL" in words and 'database "' in words and "does not exist" in words:
+        return "3D000"
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
 @contextmanager
 def _away() -> Iterator[None]:
     try:
@@ -115,7 +126,7 @@ def _away() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         if isinstance(error, DBAPIError) and lost_race(error):
             raise
-        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        state = _refusal(error)
         if state == "28P01":
             raise ConfigurationError("DATABASE_URL is refused: wrong user or password") from error
         if state == "3D000":

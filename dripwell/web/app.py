@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dripwell.bootstrap import Installation
 from dripwell.web.look import HEADERS, Look
 from dripwell.web.pages import (
     book,
@@ -30,9 +30,6 @@ from dripwell.web.pages import (
     webhook,
 )
 from dripwell.web.visit import Page, endpoint
-
-if TYPE_CHECKING:
-    from dripwell.bootstrap import Installation
 
 _READ = ("GET",)  # HEAD comes with it
 _READ_ACT = ("GET", "POST")
@@ -62,11 +59,13 @@ def create_app(installation: Installation) -> Starlette:
     look = Look(installation.site)
     routes = [Route(path, endpoint(page, installation, look), methods=methods) for path, page, methods in ROUTES]
     routes.append(Route("/webhooks/sendgrid", webhook.endpoint(installation), methods=["POST"]))
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(_Headers)],
         exception_handlers={HTTPException: _http_error(look), Exception: _crash(look)},
     )
+    app.router.redirect_slashes = False  # such a redirect would go wherever the Host header says
+    return app
 
 
 def serve(installation: Installation, host: str, port: int) -> None:

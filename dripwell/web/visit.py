@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dripwell.bootstrap import Installation
 from dripwell.core.errors import InvalidTokenError, NotFoundError, UnavailableError
 from dripwell.core.tokens import Purpose, verify
 from dripwell.storage import clicks, clock
@@ -23,9 +23,6 @@ from dripwell.storage.clicks import Origin
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 from dripwell.web.look import Look
-
-if TYPE_CHECKING:
-    from dripwell.bootstrap import Installation
 
 log = logging.getLogger("dripwell.web")
 

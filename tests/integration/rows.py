@@ -1,4 +1,4 @@
-"""Rows a test starts from, one function a table. Each returns the new row's id and fills in what the test leaves out."""
+"""Rows a test starts from, one function a table. Each returns the new row's id and fills in what a test leaves out."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def version(
     for step_key, targets in (links or {}).items():
         for index, target in enumerate(targets):
             connection.execute(
-                text("INSERT INTO link (version_id, step_key, number, target) VALUES (:version, :step, :number, :target)"),
+                text(
+                    "INSERT INTO link (version_id, step_key, number, target) VALUES (:version, :step, :number, :target)"
+                ),
                 {"version": identity, "step": step_key, "number": index, "target": target},
             )
     return identity

@@ -126,9 +126,7 @@ def test_following_does_not_lose_a_row_that_commits_after_a_younger_one(
     with database.transaction() as connection:
         fast.rebuild(connection)
     with database.transaction() as slow:
-        suppressions.append(
-            slow, addr_hash=ONE, scope="all", action="suppress", reason="r", source="s", evidence=""
-        )
+        suppressions.append(slow, addr_hash=ONE, scope="all", action="suppress", reason="r", source="s", evidence="")
         _write(database, TWO)
         with database.transaction() as connection:
             assert fast.follow(connection)

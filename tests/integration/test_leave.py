@@ -92,9 +92,7 @@ def test_a_message_that_a_batch_holds_is_left_to_that_batch(database: Database) 
     with database.transaction() as connection:
         person = rows.subscriber(connection)
         campaign = rows.campaign(connection)
-        enrollment = rows.enrollment(
-            connection, person, campaign, rows.version(connection, campaign), state="mailing"
-        )
+        enrollment = rows.enrollment(connection, person, campaign, rows.version(connection, campaign), state="mailing")
         rows.message(connection, enrollment, state="IN_BATCH")
         _suppress(connection, person)
         assert _states(connection) == {"seven-benefits": ("exited", "IN_BATCH")}

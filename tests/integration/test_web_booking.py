@@ -346,7 +346,11 @@ def test_the_calendar_entry_says_phone_call_and_no_more(desk: TestClient, call: 
     assert event["dtstart"].dt.timestamp() == TEN_THIRTY * 60
     assert (event["dtend"].dt - event["dtstart"].dt).total_seconds() == 900
     lower = answer.text.lower()
-    assert not [word for word in ("ketamine", "kcla.", "clinic", "maria", "0199") if word in lower.replace("@mail.kcla.example", "")]
+    assert not [
+        word
+        for word in ("ketamine", "kcla.", "clinic", "maria", "0199")
+        if word in lower.replace("@mail.kcla.example", "")
+    ]
     first_uid = str(event["uid"])
     desk.post(f"{call}/cancel")
     (after,) = Calendar.from_ical(desk.get(f"{call}/calendar.ics").content).walk("VEVENT")

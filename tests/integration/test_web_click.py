@@ -87,6 +87,13 @@ def test_a_number_that_is_not_one_of_the_emails_is_our_own_page(client: TestClie
         assert "location" not in answer.headers
 
 
+def test_no_redirect_follows_the_host_header(client: TestClient, mailed: Mailed) -> None:
+    for path in ("/c/0/", f"/c/{mailed.link(Purpose.CLICK)}-1/", "/u/x/", "/privacy/", "//evil.example/"):
+        answer = client.get(path, headers={"host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_mangled_word_leads_anywhere(client: TestClient, mailed: Mailed, data: st.DataObject) -> None:
@@ -95,7 +102,13 @@ def test_no_mangled_word_leads_anywhere(client: TestClient, mailed: Mailed, data
         st.one_of(
             st.text(max_size=80),
             st.sampled_from(
-                ["https://evil.example", "//evil.example", "\\evil.example", "%2F%2Fevil.example", "javascript:alert(1)"]
+                [
+                    "https://evil.example",
+                    "//evil.example",
+                    "\\evil.example",
+                    "%2F%2Fevil.example",
+                    "javascript:alert(1)",
+                ]
             ),
             st.builds(
                 lambda at, letter: word[:at] + letter + word[at + 1 :],

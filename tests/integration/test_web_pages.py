@@ -1,4 +1,4 @@
-"""Every page: reading changes nothing, nothing is fetched from elsewhere, hostile text stays text, broken links help."""
+"""Every page: reading changes nothing, nothing comes from elsewhere, hostile text stays text, broken links help."""
 
 from __future__ import annotations
 
@@ -150,7 +150,9 @@ def test_no_page_shows_the_whole_address(client: TestClient, paths: dict[str, st
         assert "new@example.com" not in page, name
 
 
-def test_a_link_that_is_not_whole_helps_and_tells_nothing(client: TestClient, mailed: Mailed, paths: dict[str, str]) -> None:
+def test_a_link_that_is_not_whole_helps_and_tells_nothing(
+    client: TestClient, mailed: Mailed, paths: dict[str, str]
+) -> None:
     texts = set()
     for door, purpose in DOORS.items():
         word = mailed.link(purpose)
@@ -187,14 +189,24 @@ def test_an_erased_person_is_nobody(client: TestClient, mailed: Mailed, paths: d
 def test_hostile_names_stay_text(client: TestClient, mailed: Mailed, paths: dict[str, str]) -> None:
     with mailed.installation.database.transaction() as connection:
         connection.execute(
-            text("UPDATE subscriber SET fields = jsonb_build_object('first_name', CAST(:name AS text))"), {"name": HOSTILE}
+            text("UPDATE subscriber SET fields = jsonb_build_object('first_name', CAST(:name AS text))"),
+            {"name": HOSTILE},
         )
         connection.execute(text("UPDATE booking SET ask_for = :name, phone = :name"), {"name": HOSTILE})
     filled = {
-        "t": "1", "phone": HOSTILE, "ask_for": HOSTILE, "words": HOSTILE, "zone": HOSTILE, "show": HOSTILE, "consent": "yes"
+        "t": "1",
+        "phone": HOSTILE,
+        "ask_for": HOSTILE,
+        "words": HOSTILE,
+        "zone": HOSTILE,
+        "show": HOSTILE,
+        "consent": "yes",
     }
     pages = list(_pages(client, paths).values())
-    pages += [client.post(paths["free"], data={**filled, "step": step}).text for step in ("time", "details", "wish", "edit-details", "book")]
+    pages += [
+        client.post(paths["free"], data={**filled, "step": step}).text
+        for step in ("time", "details", "wish", "edit-details", "book")
+    ]
     pages.append(client.get(paths["/v/{word}"]).text)
     for page in pages:
         assert "<script" not in page
@@ -211,7 +223,9 @@ def test_the_email_can_be_read_in_the_browser(client: TestClient, paths: dict[st
     assert "<script" not in answer.text
 
 
-@pytest.mark.parametrize("name", ["nope.jpg", "..%2Fbase.mjml.j2", "%2e%2e/base.mjml.j2", "shore-1.JPG", "tokens.yaml", "."])
+@pytest.mark.parametrize(
+    "name", ["nope.jpg", "..%2Fbase.mjml.j2", "%2e%2e/base.mjml.j2", "shore-1.JPG", "tokens.yaml", "."]
+)
 def test_only_pictures_of_the_theme_are_served(client: TestClient, name: str) -> None:
     assert client.get(f"/art/{name}").status_code == 404
 
@@ -222,7 +236,9 @@ def test_pictures_are_cached_by_everybody_alike(client: TestClient) -> None:
     assert "public" in answer.headers["cache-control"]
 
 
-def test_errors_have_the_same_calm_look(clientele: Callable[..., TestClient], client: TestClient, mailed: Mailed) -> None:
+def test_errors_have_the_same_calm_look(
+    clientele: Callable[..., TestClient], client: TestClient, mailed: Mailed
+) -> None:
     missing, wrong = client.get("/nothing"), client.post("/privacy")
     assert (missing.status_code, wrong.status_code) == (404, 405)
     away = Database("postgresql://nobody@127.0.0.1:1/nowhere")
@@ -268,7 +284,9 @@ def test_preferences_show_topics_pace_and_where_a_series_is(client: TestClient, 
     assert "Unsubscribe from everything" in page
 
 
-@pytest.mark.parametrize(("show", "chosen"), [("pause", "pause"), ("fewer", "weekly"), ("stop", "planned"), ("x", "planned")])
+@pytest.mark.parametrize(
+    ("show", "chosen"), [("pause", "pause"), ("fewer", "weekly"), ("stop", "planned"), ("x", "planned")]
+)
 def test_a_link_can_bring_a_choice_forward_but_saves_nothing(
     client: TestClient, mailed: Mailed, show: str, chosen: str
 ) -> None:
@@ -285,7 +303,9 @@ def test_a_pause_holds_until_that_day_begins_where_the_person_is(client: TestCli
     with mailed.installation.database.transaction() as connection:
         today = clock.read(connection).now
     until = (today + timedelta(days=14)).date()
-    saved = client.post(path, data={"do": "save", "topic": "seven-part-series", "pace": "pause", "until": until.isoformat()})
+    saved = client.post(
+        path, data={"do": "save", "topic": "seven-part-series", "pace": "pause", "until": until.isoformat()}
+    )
     assert "Saved" in saved.text
     pace, paused = _subscriber(mailed)
     assert pace == "planned"
@@ -308,7 +328,9 @@ def test_a_wish_about_pace_makes_planned_messages_be_decided_again(client: TestC
     with mailed.installation.database.transaction() as connection:
         connection.execute(text("UPDATE enrollment SET state = 'mailing' WHERE id = :id"), {"id": mailed.enrollment})
         planned = rows.message(connection, mailed.enrollment, step_key="2-psychological-healing", state="PLANNED")
-    client.post(f"/p/{mailed.link(Purpose.PREFERENCES)}", data={"do": "save", "topic": "seven-part-series", "pace": "weekly"})
+    client.post(
+        f"/p/{mailed.link(Purpose.PREFERENCES)}", data={"do": "save", "topic": "seven-part-series", "pace": "weekly"}
+    )
     with mailed.installation.database.transaction() as connection:
         stale = connection.execute(
             text("SELECT state = 'PLANNED' AND fresh_until <= :now FROM message WHERE id = :id"),
@@ -393,9 +415,7 @@ def test_pressing_the_button_confirms_starts_the_series_and_a_second_press_chang
     assert "Your address is confirmed" in client.post(path).text
     with mailed.installation.database.transaction() as connection:
         before = rows.everything(connection)
-        person = connection.execute(
-            text("SELECT id, state FROM subscriber WHERE address = 'new@example.com'")
-        ).one()
+        person = connection.execute(text("SELECT id, state FROM subscriber WHERE address = 'new@example.com'")).one()
         consent = connection.execute(
             text("SELECT topic, action, wording FROM consent WHERE subscriber_id = :id"), {"id": person.id}
         ).all()
@@ -450,7 +470,9 @@ def test_a_series_enrollment_is_no_confirmation(client: TestClient, mailed: Mail
     assert client.post(f"/k/{mailed.link(Purpose.CONFIRM, mailed.enrollment)}").status_code == 404
 
 
-def test_the_clinics_name_and_phone_come_from_the_site(clientele: Callable[..., TestClient], installation: Installation) -> None:
+def test_the_clinics_name_and_phone_come_from_the_site(
+    clientele: Callable[..., TestClient], installation: Installation
+) -> None:
     clinic = replace(installation.site.clinic, short_name="Clinic <b>", phone="+44 20 7946 0000")
     page = clientele(site=replace(installation.site, clinic=clinic)).get("/privacy").text
     assert "Your privacy - Clinic &lt;b&gt;</title>" in page

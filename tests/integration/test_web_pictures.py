@@ -22,14 +22,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 # Everything that can be pressed, except links inside a sentence (WCAG 2.5.8 leaves those out).
-SMALL_TARGETS = """() => [...document.querySelectorAll('button, input:not([type=hidden]), select, textarea, a.btn, a.link')]
+SMALL_TARGETS = """() => [...document.querySelectorAll('button, input, select, textarea, a.btn, a.link')]
+  .filter(one => one.type !== 'hidden')
   .map(one => ({text: (one.innerText || one.name).trim(), box: (one.closest('label') || one).getBoundingClientRect()}))
   .filter(({box}) => box.height < 44 || box.width < 44).map(({text, box}) => `${text} ${box.width}x${box.height}`)"""
 UNNAMED = """() => [...document.querySelectorAll('input:not([type=hidden]), select, textarea')]
   .filter(one => !one.labels || !one.labels.length || !one.labels[0].innerText.trim()).map(one => one.name)"""
 TOO_FAINT = """() => {
   const read = color => color.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => { const f = v => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 };
+  const light = ([r, g, b]) => {
+    const f = v => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 };
     return .2126 * f(r) + .7152 * f(g) + .0722 * f(b) };
   const behind = one => { for (; one; one = one.parentElement) { const c = read(getComputedStyle(one).backgroundColor);
     if (c.length < 4 || c[3] === 1) return c } return [255, 255, 255] };

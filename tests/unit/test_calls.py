@@ -16,7 +16,7 @@ from dripwell.core.duration import Duration
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 MONDAY = datetime(2026, 11, 2, 17, 0, tzinfo=UTC)  # 9 AM in Los Angeles, a day after the clocks went back
-OFFICE = tuple((day, time(9), time(17)) for day in range(5)) + ((5, time(9), time(12)),)
+OFFICE = (*((day, time(9), time(17)) for day in range(5)), (5, time(9), time(12)))
 
 zones = st.sampled_from(sorted(name for name in available_timezones() if "/" in name)).map(ZoneInfo)
 moments = st.datetimes(datetime(2025, 1, 1), datetime(2028, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
@@ -42,7 +42,10 @@ def test_every_slot_is_in_the_clinics_hours_and_wakes_nobody(
     for slot in slots:
         assert slot.starts_at >= now + calls.NOTICE
         assert slot.starts_at <= now + timedelta(days=calls.AHEAD + 2)
-        starts, ends = slot.starts_at.astimezone(person), (slot.starts_at + timedelta(minutes=minutes)).astimezone(person)
+        starts, ends = (
+            slot.starts_at.astimezone(person),
+            (slot.starts_at + timedelta(minutes=minutes)).astimezone(person),
+        )
         assert time(8) <= starts.time()
         assert ends.time() <= time(21)
         assert starts.date() == ends.date()
@@ -90,7 +93,10 @@ def test_what_is_shown_is_free_few_and_spread_from_first_to_last(
             assert day.slots[-1] == of_day[-1]
 
 
-@given(slots=st.lists(st.integers(0, 10_000).map(lambda start: Slot(start, 15)), unique=True), wanted=st.integers(0, 10_000))
+@given(
+    slots=st.lists(st.integers(0, 10_000).map(lambda start: Slot(start, 15)), unique=True),
+    wanted=st.integers(0, 10_000),
+)
 def test_no_free_slot_is_nearer_than_the_nearest(slots: list[Slot], wanted: int) -> None:
     near = calls.nearest(slots, wanted)
     assert len(near) == min(3, len(slots))
@@ -100,7 +106,9 @@ def test_no_free_slot_is_nearer_than_the_nearest(slots: list[Slot], wanted: int)
 
 def test_an_office_day_is_cut_into_quarters_of_an_hour() -> None:
     slots = calls.free(_consultation(), PACIFIC, PACIFIC, MONDAY - timedelta(hours=3))
-    monday = [s.starts_at.astimezone(PACIFIC) for s in slots if s.starts_at.astimezone(PACIFIC).date() == date(2026, 11, 2)]
+    monday = [
+        s.starts_at.astimezone(PACIFIC) for s in slots if s.starts_at.astimezone(PACIFIC).date() == date(2026, 11, 2)
+    ]
     assert [f"{at:%H:%M}" for at in (monday[0], monday[1], monday[-1])] == ["09:00", "09:15", "16:45"]
     assert len(monday) == 32
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dripwell.bootstrap import Installation
 from dripwell.core.errors import UnavailableError
 from dripwell.storage import events
 from dripwell.web.visit import read_body
-
-if TYPE_CHECKING:
-    from dripwell.bootstrap import Installation
 
 log = logging.getLogger("dripwell.web")
 LARGEST = 5 * 1024 * 1024

@@ -14,8 +14,9 @@ def upgrade() -> None:
     """Create the record."""
     sql = (Path(__file__).parent.parent / "0001_record.sql").read_text(encoding="utf-8")
     # Straight to the driver, without parameters: a % in the file is a %, and many statements go in one round trip.
-    with op.get_bind().connection.cursor() as cursor:
-        cursor.execute(sql)
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(sql)
+    cursor.close()
 
 
 def downgrade() -> None:
