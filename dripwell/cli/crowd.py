@@ -169,7 +169,7 @@ class Form(HTMLParser):
         for name, options in self.radios.items():
             values[name] = chooser.choice(options)
         for name in self.texts:
-            values[name] = "(555) 010-01%02d" % chooser.randrange(100) if re.search("phone|number|tel", name) else "Me"
+            values[name] = f"(555) 010-01{chooser.randrange(100):02}" if re.search("phone|number|tel", name) else "Me"
         if self.button is not None:
             values[self.button[0]] = self.button[1]
         return values

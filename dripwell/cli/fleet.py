@@ -1,4 +1,4 @@
-"""The processes of one machine: servers, sandbox, web, beat and two workers, as `dripwell run` and the demo start them."""
+"""The processes of one machine: servers, sandbox, web, beat, two workers; `dripwell run` and the demo start them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from dripwell.core.campaign import Campaign, Email, Wait
@@ -57,7 +58,7 @@ def judge(campaign: Campaign, clinic_zone: str, lives: Sequence[Life], received:
         if life.suppressed is not None and any(mail.wall > life.suppressed for mail in mails):
             wrong.append(f"{who} got an email after the suppression was recorded ({life.ended_reason})")
         zone = ZoneInfo(life.timezone or clinic_zone)
-        for before, after in zip(mails, mails[1:], strict=False):
+        for before, after in pairwise(mails):
             passed = (after.at.astimezone(zone).date() - before.at.astimezone(zone).date()).days
             if passed < days.get(after.step_key, 0):
                 wrong.append(f"{who} got {after.step_key} after {passed} days instead of {days[after.step_key]}")

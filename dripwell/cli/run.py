@@ -83,6 +83,7 @@ def beat() -> None:
 
     \b
     dripwell beat
+    DATABASE_URL=postgresql://… REDIS_URL=redis://… dripwell beat
     celery -A dripwell.workers beat     (the same, plain)
     """
     _become(*fleet.BEAT)

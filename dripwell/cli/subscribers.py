@@ -21,8 +21,7 @@ from dripwell.core.errors import NotFoundError
 from dripwell.services import enroll as services
 from dripwell.services import publish
 from dripwell.services.enroll import Consent
-from dripwell.storage import clock, reports, suppressions
-from dripwell.storage import subscribers as storage
+from dripwell.storage import clock, consents, reports, suppressions
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 
@@ -248,7 +247,7 @@ def show(address: str) -> Answer:
             "pace": person.pace,
             "paused_until": person.paused_until,
             "suppressed": _suppressed(connection, person.id),
-            "consents": [dict(row._mapping) for row in storage.consents(connection, person.id)],
+            "consents": [dict(row._mapping) for row in consents.consents(connection, person.id)],
             "timeline": [dict(row._mapping) for row in reports.timeline(connection, person.id)],
         }
         value["next"] = [

@@ -15,6 +15,8 @@ from dripwell.core.window import is_open, place, span, zone_of
 FRESH = timedelta(minutes=15)
 """A planned email that did not leave within this time is decided again (T16)."""
 _SOON = timedelta(minutes=15)
+WAITS_FOR_GOAL = "goal"
+"""Why somebody waits who has every email: the goal's time is not over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def decide(
         return Leave(leaving)
     ahead = _next_email(campaign, passage)
     if ahead is None:
-        return Finish()
+        return _after_the_last(settings, passage, now)
     email, waits = ahead
     if person.paused_until is not None and person.paused_until > now:
         return WaitUntil(person.paused_until, "paused")
@@ -106,6 +108,16 @@ def decide(
         return WaitUntil(place(window, now, zone, f"{passage.id}/{email.key}"), "window")
     _, closes = span(window, now, zone)
     return PlanMessage(email.key, min(closes, now + FRESH))
+
+
+def _after_the_last(settings: Campaign, passage: Passage, now: datetime) -> Decision:
+    """Who has every email stays until the goal's time is over: a call booked after the last one counts too."""
+    goal = settings.goal
+    if goal is not None and goal.exits and goal.within is not None:
+        until = passage.joined_at + goal.within.at_most()
+        if now < until:
+            return WaitUntil(until, WAITS_FOR_GOAL)
+    return Finish()
 
 
 def next_keys(campaign: Campaign, cursor_key: str | None) -> list[str]:

@@ -1,8 +1,8 @@
 """Signed words for links: version, purpose, an opaque id, 128 bits of HMAC. No address, ever.
 
 A word is base64url of `version ‖ key id ‖ id (8 bytes) [‖ issued, in hours since 1970 (4 bytes)] ‖ mac (16 bytes)`: 35
-or 40 characters, so `https://mail.kcla.example/u/<word>` stays under the 75 characters that Python folds into an illegal
-header (rules 3.3). The purpose is inside the MAC, so a word for one door does not open another.
+or 40 characters, so `https://mail.kcla.example/u/<word>` stays under the 75 characters that Python folds into an
+illegal header (rules 3.3). The purpose is inside the MAC, so a word for one door does not open another.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def refuse_live(live: bool) -> None:
     """Raise RefusedError when a live provider is configured: people's time is not ours to move."""
     if live:
         raise RefusedError(
-            "campaign time moves only in the sandbox, and a live provider is configured (SENDGRID_API_KEY): unset it first"
+            "campaign time moves only in the sandbox, and a live provider is configured: unset SENDGRID_API_KEY first"
         )
 
 

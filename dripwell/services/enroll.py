@@ -85,7 +85,7 @@ def add(
         if consent is not None:
             subscribers.set_state(connection, subscriber_id, ("unconfirmed",), "active")
     if consent is not None:
-        agreed = subscribers.topics(connection, [subscriber_id]).get(subscriber_id, frozenset())
+        agreed = consents.topics(connection, [subscriber_id]).get(subscriber_id, frozenset())
         if consent.topic not in agreed:
             consents.add(
                 connection,
@@ -110,7 +110,10 @@ def ask_to_confirm(
     timezone: str | None = None,
     fields: Mapping[str, str] | None = None,
 ) -> int:
-    """Add a person who asked through `form` and mail them the confirmation; nothing else until they press its button."""
+    """Add a person who asked through `form` and mail them the confirmation.
+
+    Nothing else is mailed until they press its button.
+    """
     subscriber_id, _ = add(
         connection,
         address=address,
@@ -246,7 +249,7 @@ def refuse_unwilling(connection: Connection, people: Sequence[Subscriber], topic
 
     Enrolled all the same they would leave at once, and could never join by the form they have yet to confirm.
     """
-    agreed = subscribers.topics(connection, [person.id for person in people])
+    agreed = consents.topics(connection, [person.id for person in people])
     for person in people:
         if person.state == "unconfirmed" or (person.state == "active" and topic not in agreed.get(person.id, ())):
             raise RefusedError(
@@ -262,7 +265,7 @@ def refuse_unwilling(connection: Connection, people: Sequence[Subscriber], topic
 
 def everybody(connection: Connection, topic: str) -> list[int]:
     """The ids of everybody active who agreed to this topic."""
-    return subscribers.with_topic(connection, topic)
+    return consents.with_topic(connection, topic)
 
 
 def take_out(connection: Connection, name: str, subscriber_id: int, *, actor: str) -> int:

@@ -10,7 +10,7 @@ from dripwell.core.errors import UnavailableError
 from dripwell.core.states import DELIVERY_PRECEDENCE, MessageState, delivery_after
 from dripwell.delivery.provider import EventDoor, ProviderEvent
 from dripwell.services import leave, resolve
-from dripwell.storage import batches, campaigns, clock, enrollments, events, messages
+from dripwell.storage import batches, campaigns, clock, enrollments, events, messages, outcomes
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database, lost_race
 
@@ -22,7 +22,7 @@ _OPEN = frozenset({MessageState.PLANNED, MessageState.IN_BATCH, MessageState.HEL
 
 
 def ingest(database: Database, door: EventDoor, *, out_of_time: Callable[[], bool]) -> int:
-    """Read webhooks until none is left, or time is up. Returns how many were read. A broken one never stops the rest."""
+    """Read webhooks until none is left, or time is up; returns how many. A broken one never stops the rest."""
     read = 0
     while not out_of_time():
         inbox_id: int | None = None
@@ -92,7 +92,7 @@ def _take_in_batch(connection: Connection, batch_id: int, arrived: list[Provider
         after = delivery[message_id]
         if after is not None:
             before = DELIVERY_PRECEDENCE[: DELIVERY_PRECEDENCE.index(after)]
-            messages.set_delivery(connection, message_id, before, after)
+            outcomes.set_delivery(connection, message_id, before, after)
     for event, row in sorted(fresh, key=lambda pair: int(pair[1].subscriber_id)):
         _suppress(connection, event, row.subscriber_id, times)
 
@@ -126,11 +126,11 @@ def _late(connection: Connection, batch_id: int, times: Times) -> None:
     enrollments.lock(connection, [row.enrollment_id for row in rows])
     # Read again, now that nobody can move them. An enrollment that went on without this message stays where it is.
     for row in sorted(messages.of_batch(connection, batch.message_ids), key=lambda row: int(row.id)):
-        accepted = messages.accept_late(connection, row.id, batch_id, times.now)
+        accepted = outcomes.accept_late(connection, row.id, batch_id, times.now)
         if accepted is not None:
             if row.state in _OPEN:
                 enrollments.move_on(connection, [(accepted.enrollment_id, accepted.step_key)], times.now)
-            messages.log(connection, [(row.id, "late evidence")], "T13", batch_id, "evidence")
+            outcomes.log(connection, [(row.id, "late evidence")], "T13", batch_id, "evidence")
     campaigns.ring(connection, "plan")
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from dripwell.core.conditions import Facts
 from dripwell.core.journey import Passage, Person
 from dripwell.core.states import Reason
-from dripwell.storage import enrollments, subscribers, suppressions
+from dripwell.storage import consents, enrollments, suppressions
 from dripwell.storage.database import Connection
 from dripwell.storage.enrollments import Circumstances, Due
 
@@ -32,7 +32,7 @@ def read(
     """
     ids = sorted({due.subscriber_id for due in dues})
     around = enrollments.circumstances(connection, ids, now - LOOK_BACK)
-    topics = subscribers.topics(connection, ids)
+    topics = consents.topics(connection, ids)
     hashes = [c.addr_hash for c in around.values() if c.addr_hash is not None]
     reasons = suppressions.reasons(connection, hashes)
     found = {}

@@ -123,6 +123,17 @@ def hashes(sources: Mapping[str, str], campaign: Campaign) -> tuple[str, str]:
 def plan(connection: Connection, sources: Mapping[str, str], name: str, *, live: bool, versions: Versions) -> Plan:
     """Compare the files with the live version and count the people it would touch. Changes nothing."""
     _, campaign, problems = check_files(sources, name, live=live)
+    return _compared(connection, sources, name, campaign, problems, versions)
+
+
+def _compared(
+    connection: Connection,
+    sources: Mapping[str, str],
+    name: str,
+    campaign: Campaign,
+    problems: tuple[Problem, ...],
+    versions: Versions,
+) -> Plan:
     row = campaigns.by_name(connection, name)
     _, content_hash = hashes(sources, campaign)
     now_number: int | None = None
@@ -170,7 +181,8 @@ def apply(
     when the campaign is running and somebody has to approve this version first.
     """
     _refuse_removed_keys(connection, sources, name, versions)
-    made = plan(connection, sources, name, live=live, versions=versions)
+    site, campaign, problems = check_files(sources, name, live=live)
+    made = _compared(connection, sources, name, campaign, problems, versions)
     if plan_id is not None and plan_id != made.id:
         raise RefusedError(
             f"plan {plan_id} is not what would happen now: the files or the live version changed. "
@@ -178,7 +190,6 @@ def apply(
         )
     if not made.changes and made.version_now is not None:
         return made.version_now
-    site, campaign, _ = check_files(sources, name, live=live)
     _refuse_unapproved_while_running(connection, campaign, name, made)
     row = campaigns.add(connection, public_id=new_id(), name=name, kind="drip", state="draft", topic=campaign.topic)
     number = _store(connection, sources, site, campaign, row, actor=actor)
@@ -244,7 +255,10 @@ def approve(connection: Connection, name: str, *, actor: str, versions: Versions
 
 
 def start(connection: Connection, name: str, *, actor: str, live: bool, versions: Versions) -> None:
-    """Let a campaign enroll and mail. Raises RefusedError while approval is missing or, live, a fact is a placeholder."""
+    """Let a campaign enroll and mail.
+
+    Raises RefusedError while approval is missing or, live, a fact is a placeholder.
+    """
     row = existing(connection, name, lock=True)
     assert row.version_id is not None
     published = versions.published(connection, row.version_id)

@@ -12,7 +12,7 @@ from datetime import datetime
 from dripwell.core.campaign import Lane
 from dripwell.core.states import SUPPRESSING, Reason
 from dripwell.delivery.provider import Refused
-from dripwell.storage import batches, campaigns, clock, enrollments, messages
+from dripwell.storage import batches, campaigns, clock, enrollments, messages, outcomes
 from dripwell.storage.database import Connection, Database
 
 POISON = 3
@@ -55,10 +55,10 @@ def accepted_in(
         return False
     now = clock.read(connection).now
     enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-    rows = messages.accept(connection, batch_id, now)
+    rows = outcomes.accept(connection, batch_id, now)
     enrollments.move_on(connection, [(row.enrollment_id, row.step_key) for row in rows], now)
     if evidence:
-        messages.log(connection, [(row.id, evidence) for row in rows], "T10", batch_id, "evidence")
+        outcomes.log(connection, [(row.id, evidence) for row in rows], "T10", batch_id, "evidence")
     batches.done(connection, batch_id, "accepted", status=status, provider_id=provider_id, detail=evidence)
     return True
 
@@ -79,12 +79,12 @@ def not_sent(
         if not batches.lock(connection, batch_id, _UNDER_WAY):
             return
         enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-        pause = seconds if seconds is not None else _pause(messages.most_attempts(connection, batch_id))
-        ids = messages.back_to_planned(
+        pause = seconds if seconds is not None else _pause(outcomes.most_attempts(connection, batch_id))
+        ids = outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=pause, lapsed=False, attempted=attempted
         )
         _end_those_who_left(connection, ids)
-        messages.log(connection, [(identity, reason) for identity in ids], "T7", batch_id, "sender")
+        outcomes.log(connection, [(identity, reason) for identity in ids], "T7", batch_id, "sender")
         batches.done(connection, batch_id, outcome, status=status, detail=reason)
 
     database.retrying(work)
@@ -96,7 +96,7 @@ def release(database: Database, batch_id: int, reason: str, *, seconds: float) -
     def work(connection: Connection) -> None:
         if batches.lock(connection, batch_id, ("OPEN",)):
             enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-            ids = messages.back_to_planned(
+            ids = outcomes.back_to_planned(
                 connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False
             )
             _end_those_who_left(connection, ids)
@@ -113,12 +113,12 @@ def lapse(database: Database, batch_id: int) -> None:
             return
         enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
         now = clock.read(connection).now
-        poisoned = messages.reject(connection, messages.poisoned(connection, batch_id, POISON - 1), Reason.POISON)
+        poisoned = outcomes.reject(connection, outcomes.poisoned(connection, batch_id, POISON - 1), Reason.POISON)
         enrollments.move_on(connection, [(row.enrollment_id, row.step_key) for row in poisoned], now)
-        messages.log(connection, [(row.id, "poison") for row in poisoned], "T4", batch_id, "janitor")
-        ids = messages.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=True, attempted=False)
+        outcomes.log(connection, [(row.id, "poison") for row in poisoned], "T4", batch_id, "janitor")
+        ids = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=True, attempted=False)
         _end_those_who_left(connection, ids)
-        messages.log(connection, [(identity, "lease") for identity in ids], "T4", batch_id, "janitor")
+        outcomes.log(connection, [(identity, "lease") for identity in ids], "T4", batch_id, "janitor")
         batches.done(connection, batch_id, "lease")
 
     database.retrying(work)
@@ -130,7 +130,7 @@ def close(database: Database, batch_id: int, outcome: str, *, before: Sequence[s
     def work(connection: Connection) -> None:
         if batches.lock(connection, batch_id, before):
             enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-            ids = messages.back_to_planned(connection, batch_id, retry_after_seconds=1.0, lapsed=False, attempted=False)
+            ids = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=1.0, lapsed=False, attempted=False)
             _end_those_who_left(connection, ids)
             batches.done(connection, batch_id, outcome)
 
@@ -155,9 +155,9 @@ def refused(database: Database, batch_id: int, refusal: Refused, size: int) -> N
         guilty = ids if size == 1 else guilty
         reason = Reason.TOO_LARGE if refusal.too_large else Reason.REFUSED
         _reject(connection, batch_id, guilty, reason)
-        back = messages.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=True)
+        back = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=True)
         _end_those_who_left(connection, back)
-        messages.log(connection, [(identity, refusal.reason) for identity in back], "T8", batch_id, "sender")
+        outcomes.log(connection, [(identity, refusal.reason) for identity in back], "T8", batch_id, "sender")
         batches.done(connection, batch_id, "refused", status=refusal.status, detail=refusal.reason)
 
     database.retrying(work)
@@ -182,9 +182,9 @@ def absent(database: Database, batch_id: int) -> None:
     def work(connection: Connection) -> None:
         if batches.lock(connection, batch_id, ("UNKNOWN",)):
             enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-            ids = messages.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=True)
+            ids = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=True)
             _end_those_who_left(connection, ids)
-            messages.log(connection, [(identity, "negative proof") for identity in ids], "T11", batch_id, "settle")
+            outcomes.log(connection, [(identity, "negative proof") for identity in ids], "T11", batch_id, "settle")
             batches.done(connection, batch_id, "absent")
 
     database.retrying(work)
@@ -196,8 +196,8 @@ def held(database: Database, batch_id: int) -> None:
     def work(connection: Connection) -> None:
         if batches.lock(connection, batch_id, ("UNKNOWN",)):
             enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-            ids = messages.hold(connection, batch_id, Reason.NO_EVIDENCE)
-            messages.log(connection, [(identity, "no evidence") for identity in ids], "T12", batch_id, "settle")
+            ids = outcomes.hold(connection, batch_id, Reason.NO_EVIDENCE)
+            outcomes.log(connection, [(identity, "no evidence") for identity in ids], "T12", batch_id, "settle")
             batches.done(connection, batch_id, "held")
 
     database.retrying(work)
@@ -208,8 +208,8 @@ def check_out(connection: Connection, batch_id: int, scopes: Sequence[str], acto
     if not batches.lock(connection, batch_id, (before,)):
         return
     enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-    rows = messages.check_out(connection, batch_id, scopes)
-    messages.log(connection, [(row.id, row.reason) for row in rows], "T5", batch_id, actor)
+    rows = outcomes.check_out(connection, batch_id, scopes)
+    outcomes.log(connection, [(row.id, row.reason) for row in rows], "T5", batch_id, actor)
     now = clock.read(connection).now
     for reason in sorted({row.reason for row in rows}):
         enrollments.leave(connection, [row.enrollment_id for row in rows if row.reason == reason], reason, now)
@@ -218,19 +218,19 @@ def check_out(connection: Connection, batch_id: int, scopes: Sequence[str], acto
 def put_back(connection: Connection, batch_id: int, message_ids: Sequence[int], *, seconds: float) -> None:
     """T5, a hit the ledger does not confirm: these wait while the set is built anew."""
     if batches.lock(connection, batch_id, ("OPEN",)):
-        messages.back_to_planned(
+        outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False, only=message_ids
         )
-        messages.log(connection, [(identity, "doubtful hit") for identity in message_ids], "T5", batch_id, "sender")
+        outcomes.log(connection, [(identity, "doubtful hit") for identity in message_ids], "T5", batch_id, "sender")
 
 
 def leave_out(connection: Connection, batch_id: int, message_ids: Collection[int]) -> None:
     """T7 for a part of a CALLING batch, inside its final check: these are not in the payload, so they are PLANNED."""
     if message_ids:
-        ids = messages.back_to_planned(
+        ids = outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=False, only=sorted(message_ids)
         )
-        messages.log(connection, [(identity, "changed") for identity in ids], "T7", batch_id, "sender")
+        outcomes.log(connection, [(identity, "changed") for identity in ids], "T7", batch_id, "sender")
 
 
 def expire(connection: Connection, lane: Lane, now: datetime) -> None:
@@ -244,9 +244,9 @@ def expire(connection: Connection, lane: Lane, now: datetime) -> None:
 
 
 def _reject(connection: Connection, batch_id: int, message_ids: Sequence[int], reason: str) -> None:
-    rows = messages.reject(connection, message_ids, reason)
+    rows = outcomes.reject(connection, message_ids, reason)
     enrollments.move_on(connection, [(row.enrollment_id, row.step_key) for row in rows], clock.read(connection).now)
-    messages.log(connection, [(row.id, reason) for row in rows], "T8", batch_id, "sender")
+    outcomes.log(connection, [(row.id, reason) for row in rows], "T8", batch_id, "sender")
     if rows:
         campaigns.ring(connection, "plan")
 

@@ -99,17 +99,16 @@ def carry_out(sender: Sender, batch: Batch) -> None:
     if mailing is None:
         return
     sender.failpoint("after_final_check")
-    if time.monotonic() - marked.calling_since > START_BUDGET:
-        resolve.not_sent(sender.database, batch.id, "stalled", outcome="stalled", seconds=0.0)
+    outcome = call(sender, marked, mailing)
+    if outcome is None:
         return
-    outcome = sender.provider.call(mailing)
     sender.failpoint("after_response")
     record(sender, marked, mailing, outcome)
     sender.failpoint("after_record_commit")
 
 
 def claim(sender: Sender, lane: Lane) -> Batch | None:
-    """Step 1 (TX1): the next group's oldest messages become a batch OPEN. None when nothing is due or the lane is shut."""
+    """Step 1 (TX1): the next group's oldest messages become a batch OPEN. None: nothing is due, or the lane is shut."""
     sender.failpoint("before_claim")
     nonce = sender.new_id()
 
@@ -132,6 +131,9 @@ def claim(sender: Sender, lane: Lane) -> Batch | None:
         lapsed = next((row for row in rows if row.lapses >= 2), None)
         if lapsed is not None:
             rows = [lapsed]  # it was in two batches whose owners died: it goes alone
+        # The provider refuses a call that names an address twice. One email of a series cannot be for one person twice;
+        # two notices to the front desk can, and the second waits for the next batch.
+        rows = list({row.subscriber_id: row for row in reversed(rows)}.values())[::-1]
         if not rows:
             return None
         ids = [row.id for row in rows]
@@ -273,6 +275,14 @@ def final_check(
         resolve.close(sender.database, batch.id, "empty", before=("CALLING",))
         return None
     return mailing
+
+
+def call(sender: Sender, batch: Batch, mailing: Mailing) -> Outcome | None:
+    """Steps 8 and 9: one POST. None: this process stood still since its mark, so it did not call."""
+    if time.monotonic() - batch.calling_since > START_BUDGET:
+        resolve.not_sent(sender.database, batch.id, "stalled", outcome="stalled", seconds=0.0)
+        return None
+    return sender.provider.call(mailing)
 
 
 def record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) -> None:

@@ -42,6 +42,28 @@ class BatchRow:
     message_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """A lane's breaker and pace. `shut`: the breaker is open and its time has not passed."""
+
+    lane: str
+    breaker: str
+    shut: bool
+    batch_limit: int
+    last_campaign_id: int
+    last_step_key: str
+
+
+# open_batch (T2): the lease runs from now; nothing has been called.
+_OPEN_BATCH = text("""
+INSERT INTO batch (provider, lane, campaign_id, step_key, version_id, state, owner_nonce, host, boot_id, pid,
+                   lease_until, message_ids)
+VALUES (:provider, :lane, :campaign_id, :step_key, :version_id, 'OPEN', :nonce, :host, :boot_id, :pid,
+        wall() + make_interval(secs => :lease), :message_ids)
+RETURNING id
+""")
+
+
 def open_batch(
     connection: Connection,
     *,
@@ -56,82 +78,102 @@ def open_batch(
     message_ids: Sequence[int],
 ) -> int:
     """T2: record a batch that nobody has called for yet; returns its id."""
-    found: int = connection.execute(
-        text(
-            "INSERT INTO batch (provider, lane, campaign_id, step_key, version_id, state, owner_nonce, host, boot_id, pid,"
-            "  lease_until, message_ids)"
-            " VALUES (:provider, :lane, :campaign, :key, :version, 'OPEN', :nonce, :host, :boot, :pid,"
-            "  wall() + make_interval(secs => :lease), :ids) RETURNING id"
-        ),
-        {
-            "provider": provider,
-            "lane": lane,
-            "campaign": campaign_id,
-            "key": step_key,
-            "version": version_id,
-            "nonce": nonce,
-            "host": owner.host,
-            "boot": owner.boot_id,
-            "pid": owner.pid,
-            "lease": lease_seconds,
-            "ids": list(message_ids),
-        },
-    ).scalar_one()
+    values = {
+        "provider": provider,
+        "lane": lane,
+        "campaign_id": campaign_id,
+        "step_key": step_key,
+        "version_id": version_id,
+        "nonce": nonce,
+        "host": owner.host,
+        "boot_id": owner.boot_id,
+        "pid": owner.pid,
+        "lease": lease_seconds,
+        "message_ids": list(message_ids),
+    }
+    found: int = connection.execute(_OPEN_BATCH, values).scalar_one()
     return found
+
+
+# mark_calling (T3): only the owner, only within the lease, only while campaign and lane are open.
+_MARK_CALLING = text("""
+UPDATE batch SET state = 'CALLING', called_at = wall()
+ WHERE id = :id AND state = 'OPEN' AND owner_nonce = :nonce AND lease_until > wall()
+   AND EXISTS (SELECT FROM campaign
+                WHERE campaign.id = batch.campaign_id AND campaign.state = 'running')
+   AND EXISTS (SELECT FROM lane_state
+                WHERE lane_state.lane = batch.lane
+                  AND (lane_state.breaker <> 'open' OR lane_state.breaker_until <= wall()))
+""")
 
 
 def mark_calling(connection: Connection, batch_id: int, nonce: UUID) -> bool:
     """T3: from this commit on the provider may have it. False: lease over, campaign not running, lane closed."""
-    changed = connection.execute(
-        text(
-            "UPDATE batch b SET state = 'CALLING', called_at = wall() WHERE id = :id AND state = 'OPEN'"
-            " AND owner_nonce = :nonce AND lease_until > wall()"
-            " AND EXISTS (SELECT FROM campaign c WHERE c.id = b.campaign_id AND c.state = 'running')"
-            " AND EXISTS (SELECT FROM lane_state l WHERE l.lane = b.lane AND (l.breaker <> 'open' OR l.breaker_until <= wall()))"
-        ),
-        {"id": batch_id, "nonce": nonce},
-    )
-    return changed.rowcount == 1
+    return connection.execute(_MARK_CALLING, {"id": batch_id, "nonce": nonce}).rowcount == 1
+
+
+# state: of a batch that is ours.
+_STATE = text("SELECT state FROM batch WHERE id = :id AND owner_nonce = :nonce")
 
 
 def state(connection: Connection, batch_id: int, nonce: UUID) -> str | None:
     """The state of our own batch, read back after a commit whose answer was lost; None when it is not ours."""
-    found: str | None = connection.execute(
-        text("SELECT state FROM batch WHERE id = :id AND owner_nonce = :nonce"), {"id": batch_id, "nonce": nonce}
-    ).scalar()
+    found: str | None = connection.execute(_STATE, {"id": batch_id, "nonce": nonce}).scalar()
     return found
+
+
+# may_still_call: what `mark_calling` asked, asked again.
+_MAY_STILL_CALL = text("""
+SELECT batch.state = 'CALLING' AND campaign.state = 'running'
+       AND (lane_state.breaker <> 'open' OR lane_state.breaker_until <= wall())
+  FROM batch
+  JOIN campaign ON campaign.id = batch.campaign_id
+  JOIN lane_state ON lane_state.lane = batch.lane
+ WHERE batch.id = :id
+""")
 
 
 def may_still_call(connection: Connection, batch_id: int) -> bool:
     """Whether campaign and lane are still open for this CALLING batch: read in the final check."""
-    found: bool = connection.execute(
-        text(
-            "SELECT b.state = 'CALLING' AND c.state = 'running' AND (l.breaker <> 'open' OR l.breaker_until <= wall())"
-            " FROM batch b JOIN campaign c ON c.id = b.campaign_id JOIN lane_state l ON l.lane = b.lane WHERE b.id = :id"
-        ),
-        {"id": batch_id},
-    ).scalar_one()
+    found: bool = connection.execute(_MAY_STILL_CALL, {"id": batch_id}).scalar_one()
     return found
+
+
+# store_payload: whose suppressions a call obeys is a snapshot, not a time: commits are not in the order of any clock.
+_STORE_PAYLOAD = text("""
+UPDATE batch
+   SET message_ids = :message_ids, payload_sha256 = :sha256,
+       checked_at = wall(), checked_snapshot = pg_current_snapshot()
+ WHERE id = :id AND state = 'CALLING'
+""")
 
 
 def store_payload(connection: Connection, batch_id: int, message_ids: Sequence[int], sha256: bytes) -> None:
     """Keep exactly who is in the payload, and the snapshot whose suppressions it obeys."""
-    connection.execute(
-        text(
-            "UPDATE batch SET message_ids = :ids, payload_sha256 = :sha, checked_at = wall(),"
-            " checked_snapshot = pg_current_snapshot() WHERE id = :id AND state = 'CALLING'"
-        ),
-        {"id": batch_id, "ids": list(message_ids), "sha": sha256},
-    )
+    connection.execute(_STORE_PAYLOAD, {"id": batch_id, "message_ids": list(message_ids), "sha256": sha256})
+
+
+# lock: batches come first in the order everybody locks in.
+_LOCK = text("""
+SELECT id
+  FROM batch
+ WHERE id = :id AND state = ANY(:before)
+   FOR UPDATE
+""")
 
 
 def lock(connection: Connection, batch_id: int, before: Sequence[str]) -> bool:
     """Lock a batch that is in one of these states; False when it no longer is: somebody else was first."""
-    found = connection.execute(
-        text("SELECT id FROM batch WHERE id = :id AND state = ANY (:before) FOR UPDATE"),
-        {"id": batch_id, "before": list(before)},
-    ).first()
-    return found is not None
+    return connection.execute(_LOCK, {"id": batch_id, "before": list(before)}).first() is not None
+
+
+# done: whatever its state was; the lock has asked.
+_DONE = text("""
+UPDATE batch
+   SET state = 'DONE', outcome = :outcome, resolved_at = wall(), detail = :detail,
+       http_status = coalesce(:status, http_status), x_message_id = coalesce(:provider_id, x_message_id)
+ WHERE id = :id
+""")
 
 
 def done(
@@ -144,140 +186,165 @@ def done(
     provider_id: str | None = None,
 ) -> None:
     """Close a batch this transaction has locked."""
-    connection.execute(
-        text(
-            "UPDATE batch SET state = 'DONE', outcome = :outcome, resolved_at = wall(), detail = :detail,"
-            " http_status = coalesce(:status, http_status), x_message_id = coalesce(:provider_id, x_message_id)"
-            " WHERE id = :id"
-        ),
-        {"id": batch_id, "outcome": outcome, "status": status, "detail": detail[:500], "provider_id": provider_id},
-    )
+    values = {
+        "id": batch_id,
+        "outcome": outcome,
+        "status": status,
+        "detail": detail[:500],
+        "provider_id": provider_id,
+    }
+    connection.execute(_DONE, values)
+
+
+# unknown (T9): only from CALLING; the janitor may have been first.
+_UNKNOWN = text("""
+UPDATE batch SET state = 'UNKNOWN', http_status = :status, detail = :detail
+ WHERE id = :id AND state = 'CALLING'
+""")
 
 
 def unknown(connection: Connection, batch_id: int, *, status: int | None, detail: str) -> None:
     """T9: nobody can say; evidence will."""
-    connection.execute(
-        text(
-            "UPDATE batch SET state = 'UNKNOWN', http_status = :status, detail = :detail WHERE id = :id AND state = 'CALLING'"
-        ),
-        {"id": batch_id, "status": status, "detail": detail[:500]},
-    )
+    connection.execute(_UNKNOWN, {"id": batch_id, "status": status, "detail": detail[:500]})
+
+
+# accepted_after_all (T13): of a batch that was closed otherwise.
+_ACCEPTED_AFTER_ALL = text("""
+UPDATE batch SET outcome = 'accepted', resolved_at = wall()
+ WHERE id = :id AND state = 'DONE'
+""")
 
 
 def accepted_after_all(connection: Connection, batch_id: int) -> None:
     """T13: evidence shows that a batch we had closed otherwise was accepted."""
-    connection.execute(
-        text("UPDATE batch SET outcome = 'accepted', resolved_at = wall() WHERE id = :id AND state = 'DONE'"),
-        {"id": batch_id},
-    )
+    connection.execute(_ACCEPTED_AFTER_ALL, {"id": batch_id})
+
+
+# asked: remember when, and whether the answer was empty.
+_ASKED = text("""
+UPDATE batch SET asked_at = wall(), empty_rounds = empty_rounds + :empty
+ WHERE id = :id AND state = 'UNKNOWN'
+""")
 
 
 def asked(connection: Connection, batch_id: int, *, empty: bool) -> None:
     """The provider's log was asked about this batch; an answered and empty round counts toward negative proof."""
-    connection.execute(
-        text(
-            "UPDATE batch SET asked_at = wall(), empty_rounds = empty_rounds + :empty WHERE id = :id AND state = 'UNKNOWN'"
-        ),
-        {"id": batch_id, "empty": 1 if empty else 0},
-    )
+    connection.execute(_ASKED, {"id": batch_id, "empty": 1 if empty else 0})
 
 
-_ROW = (
-    "id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,"
-    " extract(epoch FROM wall() - called_at)::float8 AS called_seconds,"
-    " extract(epoch FROM wall() - asked_at)::float8 AS asked_seconds, empty_rounds, message_ids"
-)
+# not_done: what the janitor and settling have to look at, oldest first.
+_NOT_DONE = text("""
+SELECT id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,
+       extract(epoch FROM wall() - called_at)::float8 AS called_seconds,
+       extract(epoch FROM wall() - asked_at)::float8 AS asked_seconds,
+       empty_rounds, message_ids
+  FROM batch
+ WHERE state <> 'DONE' AND kind = 'messages'
+ ORDER BY id
+""")
 
 
 def not_done(connection: Connection) -> list[BatchRow]:
     """Every batch that is OPEN, CALLING or UNKNOWN, oldest first."""
-    rows = connection.execute(text(f"SELECT {_ROW} FROM batch WHERE state <> 'DONE' AND kind = 'messages' ORDER BY id"))
+    rows = connection.execute(_NOT_DONE)
     return [BatchRow(**{**row._mapping, "message_ids": tuple(row.message_ids)}) for row in rows]
+
+
+# by_id: a batch of messages, in whatever state; test mails prove nothing.
+_BY_ID = text("""
+SELECT id, state, outcome, message_ids
+  FROM batch
+ WHERE id = :id AND kind = 'messages'
+""")
 
 
 def by_id(connection: Connection, batch_id: int) -> Any | None:
     """What evidence is matched against: id, state, outcome, message_ids."""
-    return connection.execute(
-        text("SELECT id, state, outcome, message_ids FROM batch WHERE id = :id AND kind = 'messages'"), {"id": batch_id}
-    ).first()
+    return connection.execute(_BY_ID, {"id": batch_id}).first()
+
+
+# events_after: anything the provider told us about a later batch.
+_EVENTS_AFTER = text("SELECT EXISTS (SELECT FROM provider_event WHERE batch_id > :id)")
 
 
 def events_after(connection: Connection, batch_id: int) -> bool:
     """Whether the event channel is alive: an event of a later batch has arrived."""
-    found: bool = connection.execute(
-        text("SELECT EXISTS (SELECT FROM provider_event WHERE batch_id > :id)"), {"id": batch_id}
-    ).scalar_one()
+    found: bool = connection.execute(_EVENTS_AFTER, {"id": batch_id}).scalar_one()
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class LaneRow:
-    """A lane's breaker and pace. `shut`: the breaker is open and its time has not passed."""
-
-    lane: str
-    breaker: str
-    shut: bool
-    batch_limit: int
-    last_campaign_id: int
-    last_step_key: str
+# lane: its breaker, its pace and its turn.
+_LANE = text("""
+SELECT lane, breaker, breaker = 'open' AND breaker_until > wall() AS shut, batch_limit, last_campaign_id, last_step_key
+  FROM lane_state
+ WHERE lane = :lane
+""")
 
 
 def lane(connection: Connection, name: str) -> LaneRow:
     """Read a lane's breaker, batch limit and the group it served last."""
-    row = connection.execute(
-        text(
-            "SELECT lane, breaker, breaker = 'open' AND breaker_until > wall() AS shut, batch_limit, last_campaign_id,"
-            " last_step_key FROM lane_state WHERE lane = :lane"
-        ),
-        {"lane": name},
-    ).one()
-    return LaneRow(**row._mapping)
+    return LaneRow(**connection.execute(_LANE, {"lane": name}).one()._mapping)
+
+
+# served: where the next turn begins.
+_SERVED = text("""
+UPDATE lane_state SET last_campaign_id = :campaign_id, last_step_key = :step_key
+ WHERE lane = :lane
+""")
 
 
 def served(connection: Connection, name: str, campaign_id: int, step_key: str) -> None:
     """Remember the group this lane served last: groups take turns."""
-    connection.execute(
-        text("UPDATE lane_state SET last_campaign_id = :campaign, last_step_key = :key WHERE lane = :lane"),
-        {"lane": name, "campaign": campaign_id, "key": step_key},
-    )
+    connection.execute(_SERVED, {"lane": name, "campaign_id": campaign_id, "step_key": step_key})
+
+
+# went_well: a lane that is at its best already is not written.
+_WENT_WELL = text("""
+UPDATE lane_state
+   SET batch_limit = least(1000, batch_limit * 2), breaker = 'closed', breaker_until = NULL, breaker_reason = NULL,
+       breaker_opened = 0, failures = 0, failing_since = NULL
+ WHERE lane = :lane AND (batch_limit < 1000 OR breaker <> 'closed' OR failures > 0)
+""")
 
 
 def went_well(connection: Connection, name: str) -> None:
     """An accepted batch: the limit doubles up to 1,000 and the breaker closes."""
-    connection.execute(
-        text(
-            "UPDATE lane_state SET batch_limit = least(1000, batch_limit * 2), breaker = 'closed', breaker_until = NULL,"
-            " breaker_reason = NULL, breaker_opened = 0, failures = 0, failing_since = NULL"
-            " WHERE lane = :lane AND (batch_limit < 1000 OR breaker <> 'closed' OR failures > 0)"
-        ),
-        {"lane": name},
-    )
+    connection.execute(_WENT_WELL, {"lane": name})
+
+
+# shrink: half of what was tried, never less than one.
+_SHRINK = text("""
+UPDATE lane_state SET batch_limit = greatest(1, least(batch_limit, :size) / 2)
+ WHERE lane = :lane
+""")
 
 
 def shrink(connection: Connection, name: str, size: int) -> None:
     """A batch of this size ended badly: the next ones are half as large."""
-    connection.execute(
-        text("UPDATE lane_state SET batch_limit = greatest(1, least(batch_limit, :size) / 2) WHERE lane = :lane"),
-        {"lane": name, "size": size},
-    )
+    connection.execute(_SHRINK, {"lane": name, "size": size})
+
+
+# count_failure: failures within 30 s of the first belong together.
+_COUNT_FAILURE = text("""
+UPDATE lane_state
+   SET failures = CASE WHEN failing_since > wall() - interval '30 s' THEN failures + 1 ELSE 1 END,
+       failing_since = CASE WHEN failing_since > wall() - interval '30 s' THEN failing_since ELSE wall() END
+ WHERE lane = :lane
+""")
+
+# open_breaker: of this lane after five failures, or of every lane at once; for longer each time.
+_OPEN_BREAKER = text("""
+UPDATE lane_state
+   SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1,
+       breaker_until = wall() + least(interval '10 min', interval '30 s' * power(2, least(breaker_opened, 5)))
+ WHERE :at_once OR (lane = :lane AND failures >= 5)
+""")
 
 
 def went_badly(connection: Connection, name: str, reason: str, *, at_once: bool) -> None:
-    """Count a failure. Five within 30 s, or one that concerns the account, open the breaker of every lane:
-    30 s first, doubling to 10 minutes; then one real message tries."""
-    connection.execute(
-        text(
-            "UPDATE lane_state SET failures = CASE WHEN failing_since > wall() - interval '30 s' THEN failures + 1 ELSE 1 END,"
-            " failing_since = CASE WHEN failing_since > wall() - interval '30 s' THEN failing_since ELSE wall() END"
-            " WHERE lane = :lane"
-        ),
-        {"lane": name},
-    )
-    connection.execute(
-        text(
-            "UPDATE lane_state SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1,"
-            " breaker_until = wall() + least(interval '10 min', interval '30 s' * power(2, least(breaker_opened, 5)))"
-            " WHERE :at_once OR (lane = :lane AND failures >= 5)"
-        ),
-        {"lane": name, "reason": reason[:200], "at_once": at_once},
-    )
+    """Count a failure. Five within 30 s open this lane's breaker; one that concerns the account opens every lane's.
+
+    It stays open for 30 s first, doubling to 10 minutes; then one real message tries.
+    """
+    connection.execute(_COUNT_FAILURE, {"lane": name})
+    connection.execute(_OPEN_BREAKER, {"lane": name, "reason": reason[:200], "at_once": at_once})

@@ -41,51 +41,98 @@ class VersionRow:
     applied_at: datetime
 
 
-_CAMPAIGN = "id, public_id, name, kind, state, topic, version_id"
+# by_name, lock_by_name: the campaign of that folder, and the same held until the transaction ends.
+_BY_NAME = text("""
+SELECT id, public_id, name, kind, state, topic, version_id
+  FROM campaign
+ WHERE name = :name
+""")
+_LOCK_BY_NAME = text("""
+SELECT id, public_id, name, kind, state, topic, version_id
+  FROM campaign
+ WHERE name = :name
+   FOR UPDATE
+""")
 
 
 def by_name(connection: Connection, name: str, *, lock: bool = False) -> CampaignRow | None:
     """Find a campaign by its folder's name; `lock` keeps others from changing it until this transaction ends."""
-    tail = " FOR UPDATE" if lock else ""
-    row = connection.execute(text(f"SELECT {_CAMPAIGN} FROM campaign WHERE name = :name{tail}"), {"name": name}).first()
-    return CampaignRow(**row._mapping) if row else None
+    row = connection.execute(_LOCK_BY_NAME if lock else _BY_NAME, {"name": name}).first()
+    return None if row is None else CampaignRow(**row._mapping)
+
+
+# by_id: one that is known to exist.
+_BY_ID = text("""
+SELECT id, public_id, name, kind, state, topic, version_id
+  FROM campaign
+ WHERE id = :id
+""")
 
 
 def by_id(connection: Connection, campaign_id: int) -> CampaignRow:
     """Find a campaign by id."""
-    row = connection.execute(text(f"SELECT {_CAMPAIGN} FROM campaign WHERE id = :id"), {"id": campaign_id}).one()
-    return CampaignRow(**row._mapping)
+    return CampaignRow(**connection.execute(_BY_ID, {"id": campaign_id}).one()._mapping)
+
+
+# all_of_kind: in whatever state.
+_ALL_OF_KIND = text("""
+SELECT id, public_id, name, kind, state, topic, version_id
+  FROM campaign
+ WHERE kind = ANY(:kinds)
+ ORDER BY name
+""")
 
 
 def all_of_kind(connection: Connection, kinds: Sequence[str]) -> list[CampaignRow]:
     """Every campaign of these kinds, by name."""
-    rows = connection.execute(
-        text(f"SELECT {_CAMPAIGN} FROM campaign WHERE kind = ANY (:kinds) ORDER BY name"), {"kinds": list(kinds)}
-    )
-    return [CampaignRow(**row._mapping) for row in rows]
+    return [CampaignRow(**row._mapping) for row in connection.execute(_ALL_OF_KIND, {"kinds": list(kinds)})]
+
+
+# add: a name is taken once.
+_ADD = text("""
+INSERT INTO campaign (public_id, name, kind, state, topic)
+VALUES (:public_id, :name, :kind, :state, :topic)
+    ON CONFLICT (name) DO NOTHING
+""")
 
 
 def add(connection: Connection, *, public_id: UUID, name: str, kind: str, state: str, topic: str) -> CampaignRow:
-    """Add a campaign, or return the one of that name."""
-    connection.execute(
-        text(
-            "INSERT INTO campaign (public_id, name, kind, state, topic) VALUES (:public_id, :name, :kind, :state, :topic)"
-            " ON CONFLICT (name) DO NOTHING"
-        ),
-        {"public_id": public_id, "name": name, "kind": kind, "state": state, "topic": topic},
-    )
+    """Add a campaign, or return the one of that name; locked either way."""
+    values = {"public_id": public_id, "name": name, "kind": kind, "state": state, "topic": topic}
+    connection.execute(_ADD, values)
     row = by_name(connection, name, lock=True)
     assert row is not None
     return row
 
 
+# set_state: only from one of the states the caller has in mind.
+_SET_STATE = text("""
+UPDATE campaign SET state = :after
+ WHERE id = :id AND state = ANY(:before)
+""")
+
+
 def set_state(connection: Connection, campaign_id: int, before: Sequence[str], after: str) -> bool:
     """Move the campaign's state; False when it was none of `before`."""
-    changed = connection.execute(
-        text("UPDATE campaign SET state = :after WHERE id = :id AND state = ANY (:before)"),
-        {"id": campaign_id, "before": list(before), "after": after},
-    )
-    return changed.rowcount == 1
+    values = {"id": campaign_id, "before": list(before), "after": after}
+    return connection.execute(_SET_STATE, values).rowcount == 1
+
+
+# add_version: the files as they are now.
+_ADD_VERSION = text("""
+INSERT INTO campaign_version (campaign_id, number, definition, structure_hash, content_hash, applied_by)
+VALUES (:campaign_id, :number, CAST(:definition AS jsonb), :structure_hash, :content_hash, :applied_by)
+RETURNING id
+""")
+
+# add_link: where a click on link `number` of this email leads.
+_ADD_LINK = text("""
+INSERT INTO link (version_id, step_key, number, target)
+VALUES (:version_id, :step_key, :number, :target)
+""")
+
+# make_newest: who joins from now on gets this version.
+_MAKE_NEWEST = text("UPDATE campaign SET version_id = :version_id, topic = :topic WHERE id = :campaign_id")
 
 
 def add_version(
@@ -101,84 +148,103 @@ def add_version(
     topic: str,
 ) -> int:
     """Store an immutable version with its click links and make it the campaign's newest."""
-    version_id: int = connection.execute(
-        text(
-            "INSERT INTO campaign_version (campaign_id, number, definition, structure_hash, content_hash, applied_by)"
-            " VALUES (:campaign, :number, CAST(:definition AS jsonb), :structure, :content, :by) RETURNING id"
-        ),
-        {
-            "campaign": campaign_id,
-            "number": number,
-            "definition": json.dumps(dict(sources)),
-            "structure": structure_hash,
-            "content": content_hash,
-            "by": applied_by,
-        },
-    ).scalar_one()
+    values = {
+        "campaign_id": campaign_id,
+        "number": number,
+        "definition": json.dumps(dict(sources)),
+        "structure_hash": structure_hash,
+        "content_hash": content_hash,
+        "applied_by": applied_by,
+    }
+    version_id: int = connection.execute(_ADD_VERSION, values).scalar_one()
     rows = [
-        {"version": version_id, "key": key, "number": number, "target": target}
-        for key, targets in links.items()
-        for number, target in enumerate(targets)
+        {"version_id": version_id, "step_key": step_key, "number": place, "target": target}
+        for step_key, targets in links.items()
+        for place, target in enumerate(targets)
     ]
     if rows:
-        connection.execute(
-            text("INSERT INTO link (version_id, step_key, number, target) VALUES (:version, :key, :number, :target)"),
-            rows,
-        )
-    connection.execute(
-        text("UPDATE campaign SET version_id = :version, topic = :topic WHERE id = :campaign"),
-        {"version": version_id, "campaign": campaign_id, "topic": topic},
-    )
+        connection.execute(_ADD_LINK, rows)
+    connection.execute(_MAKE_NEWEST, {"version_id": version_id, "topic": topic, "campaign_id": campaign_id})
     return version_id
 
 
-_VERSION = "id, campaign_id, number, definition AS sources, structure_hash, content_hash, applied_by, applied_at"
+# version: its definition is the files.
+_VERSION = text("""
+SELECT id, campaign_id, number, definition AS sources, structure_hash, content_hash, applied_by, applied_at
+  FROM campaign_version
+ WHERE id = :id
+""")
 
 
 def version(connection: Connection, version_id: int) -> VersionRow:
     """Find a version by id."""
-    row = connection.execute(text(f"SELECT {_VERSION} FROM campaign_version WHERE id = :id"), {"id": version_id}).one()
-    return VersionRow(**row._mapping)
+    return VersionRow(**connection.execute(_VERSION, {"id": version_id}).one()._mapping)
+
+
+# version_ids: newest first.
+_VERSION_IDS = text("""
+SELECT id
+  FROM campaign_version
+ WHERE campaign_id = :campaign_id
+ ORDER BY number DESC
+""")
 
 
 def version_ids(connection: Connection, campaign_id: int) -> list[int]:
     """The ids of a campaign's versions, newest first."""
-    rows = connection.execute(
-        text("SELECT id FROM campaign_version WHERE campaign_id = :id ORDER BY number DESC"), {"id": campaign_id}
-    )
-    return [row.id for row in rows]
+    return list(connection.execute(_VERSION_IDS, {"campaign_id": campaign_id}).scalars())
+
+
+# approve: one more row; the table cannot be edited.
+_APPROVE = text("""
+INSERT INTO approval (campaign_id, version_id, content_hash, approved_by)
+VALUES (:campaign_id, :version_id, :content_hash, :approved_by)
+""")
 
 
 def approve(connection: Connection, *, campaign_id: int, version_id: int, content_hash: str, approved_by: str) -> None:
     """Record that a person approved this version's exact content."""
-    connection.execute(
-        text(
-            "INSERT INTO approval (campaign_id, version_id, content_hash, approved_by)"
-            " VALUES (:campaign, :version, :content, :by)"
-        ),
-        {"campaign": campaign_id, "version": version_id, "content": content_hash, "by": approved_by},
-    )
+    values = {
+        "campaign_id": campaign_id,
+        "version_id": version_id,
+        "content_hash": content_hash,
+        "approved_by": approved_by,
+    }
+    connection.execute(_APPROVE, values)
+
+
+# approved_by: by content and not by version, for the same words need no second approval.
+_APPROVED_BY = text("""
+SELECT DISTINCT approved_by
+  FROM approval
+ WHERE campaign_id = :campaign_id AND content_hash = :content_hash
+ ORDER BY approved_by
+""")
 
 
 def approved_by(connection: Connection, campaign_id: int, content_hash: str) -> list[str]:
     """Who approved exactly this content."""
-    rows = connection.execute(
-        text("SELECT DISTINCT approved_by FROM approval WHERE campaign_id = :id AND content_hash = :hash ORDER BY 1"),
-        {"id": campaign_id, "hash": content_hash},
-    )
-    return [row.approved_by for row in rows]
+    values = {"campaign_id": campaign_id, "content_hash": content_hash}
+    return list(connection.execute(_APPROVED_BY, values).scalars())
+
+
+# add_activity: one more line.
+_ADD_ACTIVITY = text("""
+INSERT INTO activity (actor, action, about, detail)
+VALUES (:actor, :action, :about, CAST(:detail AS jsonb))
+""")
 
 
 def add_activity(connection: Connection, *, actor: str, action: str, about: str, detail: Mapping[str, Any]) -> None:
     """Write one line of who did what; the table cannot be edited."""
-    connection.execute(
-        text(
-            "INSERT INTO activity (actor, action, about, detail) VALUES (:actor, :action, :about, CAST(:detail AS jsonb))"
-        ),
-        {"actor": actor, "action": action, "about": about, "detail": json.dumps(dict(detail), default=str)},
-    )
+    values = {"actor": actor, "action": action, "about": about, "detail": json.dumps(dict(detail), default=str)}
+    connection.execute(_ADD_ACTIVITY, values)
+
+
+# ring: PostgreSQL delivers a notification at commit, and drops it with a rollback.
+_RING = text("SELECT pg_notify('dripwell', :queue)")
 
 
 def ring(connection: Connection, queue: str) -> None:
     """Ring this queue's bell when, and only when, this transaction commits."""
-    connection.execute(text("SELECT pg_notify('dripwell', :queue)"), {"queue": queue})
+    connection.execute(_RING, {"queue": queue})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import text
 
@@ -57,3 +61,57 @@ def has(connection: Connection, subscriber_id: int, source: str) -> bool:
     """Whether this person's ledger holds a row from `source`."""
     found: bool = connection.execute(_HAS, {"subscriber_id": subscriber_id, "source": source}).scalar_one()
     return found
+
+
+# topics: of these people, each (person, topic) whose newest row gives consent.
+_TOPICS = text("""
+SELECT subscriber_id, topic
+  FROM (SELECT DISTINCT ON (subscriber_id, topic) subscriber_id, topic, action
+          FROM consent
+         WHERE subscriber_id = ANY(:subscriber_ids)
+         ORDER BY subscriber_id, topic, id DESC) AS newest
+ WHERE action = 'give'
+ ORDER BY subscriber_id, topic
+""")
+
+
+def topics(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, frozenset[str]]:
+    """The topics each of these people agrees to now. Who agrees to none is missing."""
+    rows = connection.execute(_TOPICS, {"subscriber_ids": list(subscriber_ids)})
+    return {
+        subscriber_id: frozenset(row.topic for row in theirs)
+        for subscriber_id, theirs in groupby(rows, attrgetter("subscriber_id"))
+    }
+
+
+# with_topic: everybody who can be mailed and whose newest row on this topic gives consent.
+_WITH_TOPIC = text("""
+SELECT subscriber.id
+  FROM subscriber
+ WHERE subscriber.state = 'active'
+   AND 'give' = (SELECT consent.action
+                   FROM consent
+                  WHERE consent.subscriber_id = subscriber.id AND consent.topic = :topic
+                  ORDER BY consent.id DESC
+                  LIMIT 1)
+ ORDER BY subscriber.id
+""")
+
+
+def with_topic(connection: Connection, topic: str) -> list[int]:
+    """The ids of everybody active whose newest word on this topic is yes."""
+    return list(connection.execute(_WITH_TOPIC, {"topic": topic}).scalars())
+
+
+# consents: everything one person ever said, in order.
+_CONSENTS = text("""
+SELECT topic, action, source, wording, given_at
+  FROM consent
+ WHERE subscriber_id = :subscriber_id
+ ORDER BY id
+""")
+
+
+def consents(connection: Connection, subscriber_id: int) -> list[Any]:
+    """Every consent row of one person, oldest first: topic, action, source, wording, given_at."""
+    return list(connection.execute(_CONSENTS, {"subscriber_id": subscriber_id}))

@@ -50,25 +50,44 @@ class Circumstances:
     active_in: tuple[str, ...]
 
 
-_DUE = (
-    "e.id, e.subscriber_id, e.campaign_id, c.name AS campaign_name, c.public_id AS campaign_public_id,"
-    " c.version_id AS newest_version_id, e.version_id, e.round, e.cursor_key, e.joined_at, e.anchor_at"
-)
+# add: round 1 for everybody who never was in this campaign, due at once.
+_ADD = text("""
+INSERT INTO enrollment (subscriber_id, campaign_id, version_id, joined_at, anchor_at, next_due_at)
+SELECT id, :campaign_id, :version_id, :now, :now, :now
+  FROM unnest(CAST(:subscriber_ids AS bigint[])) AS id
+ ORDER BY id
+    ON CONFLICT (subscriber_id, campaign_id, round) DO NOTHING
+RETURNING id
+""")
 
 
 def add(
     connection: Connection, *, subscriber_ids: Sequence[int], campaign_id: int, version_id: int, now: datetime
 ) -> list[int]:
     """Enroll these people in round 1 unless they ever were; returns the new enrollments' ids. Idempotent by key."""
-    rows = connection.execute(
-        text(
-            "INSERT INTO enrollment (subscriber_id, campaign_id, version_id, joined_at, anchor_at, next_due_at)"
-            " SELECT id, :campaign, :version, :now, :now, :now FROM unnest(CAST(:ids AS bigint[])) AS id ORDER BY id"
-            " ON CONFLICT (subscriber_id, campaign_id, round) DO NOTHING RETURNING id"
-        ),
-        {"ids": list(subscriber_ids), "campaign": campaign_id, "version": version_id, "now": now},
-    )
-    return [row.id for row in rows]
+    values = {
+        "subscriber_ids": list(subscriber_ids),
+        "campaign_id": campaign_id,
+        "version_id": version_id,
+        "now": now,
+    }
+    return list(connection.execute(_ADD, values).scalars())
+
+
+# add_service: a service email is planned together with its enrollment, so this starts as mailing.
+_ADD_SERVICE = text("""
+INSERT INTO enrollment (subscriber_id, campaign_id, version_id, round, state, joined_at, anchor_at, next_due_at)
+VALUES (:subscriber_id, :campaign_id, :version_id, :round, 'mailing', :now, :now, :now)
+    ON CONFLICT (subscriber_id, campaign_id, round) DO NOTHING
+""")
+
+# service: the one that was just added, or that was there before.
+_SERVICE = text("""
+SELECT enrollment.id, subscriber.public_id, subscriber.addr_hash
+  FROM enrollment JOIN subscriber ON subscriber.id = enrollment.subscriber_id
+ WHERE enrollment.subscriber_id = :subscriber_id AND enrollment.campaign_id = :campaign_id
+   AND enrollment.round = :round
+""")
 
 
 def add_service(
@@ -78,194 +97,244 @@ def add_service(
 
     Returns (enrollment id, the subscriber's public id, address hash).
     """
-    values = {"subscriber": subscriber_id, "campaign": campaign_id, "version": version_id, "round": round, "now": now}
-    connection.execute(
-        text(
-            "INSERT INTO enrollment (subscriber_id, campaign_id, version_id, round, state, joined_at, anchor_at, next_due_at)"
-            " VALUES (:subscriber, :campaign, :version, :round, 'mailing', :now, :now, :now)"
-            " ON CONFLICT (subscriber_id, campaign_id, round) DO NOTHING"
-        ),
-        values,
-    )
-    row = connection.execute(
-        text(
-            "SELECT e.id, s.public_id, s.addr_hash FROM enrollment e JOIN subscriber s ON s.id = e.subscriber_id"
-            " WHERE e.subscriber_id = :subscriber AND e.campaign_id = :campaign AND e.round = :round"
-        ),
-        values,
-    ).one()
-    return row.id, row.public_id, bytes(row.addr_hash) if row.addr_hash is not None else None
+    key = {"subscriber_id": subscriber_id, "campaign_id": campaign_id, "round": round}
+    connection.execute(_ADD_SERVICE, {**key, "version_id": version_id, "now": now})
+    row = connection.execute(_SERVICE, key).one()
+    return row.id, row.public_id, None if row.addr_hash is None else bytes(row.addr_hash)
+
+
+# claim_due: hold due enrollments, those who have waited longest first; other planners skip them.
+_CLAIM_DUE = text("""
+SELECT enrollment.id, enrollment.subscriber_id, enrollment.campaign_id, campaign.name AS campaign_name,
+       campaign.public_id AS campaign_public_id, campaign.version_id AS newest_version_id, enrollment.version_id,
+       enrollment.round, enrollment.cursor_key, enrollment.joined_at, enrollment.anchor_at
+  FROM enrollment JOIN campaign ON campaign.id = enrollment.campaign_id
+ WHERE enrollment.state = 'waiting' AND enrollment.next_due_at <= :now AND campaign.state = 'running'
+ ORDER BY enrollment.next_due_at, enrollment.id
+ LIMIT :limit
+   FOR UPDATE OF enrollment SKIP LOCKED
+""")
 
 
 def claim_due(connection: Connection, now: datetime, limit: int) -> list[Due]:
     """Hand at most `limit` due enrollments of running campaigns to this planner; other planners skip them."""
-    rows = connection.execute(
-        text(
-            f"SELECT {_DUE} FROM enrollment e JOIN campaign c ON c.id = e.campaign_id"
-            " WHERE e.state = 'waiting' AND e.next_due_at <= :now AND c.state = 'running'"
-            " ORDER BY e.next_due_at, e.id LIMIT :limit FOR UPDATE OF e SKIP LOCKED"
-        ),
-        {"now": now, "limit": limit},
-    )
-    return [Due(**row._mapping) for row in rows]
+    return [Due(**row._mapping) for row in connection.execute(_CLAIM_DUE, {"now": now, "limit": limit})]
+
+
+# claim_stale (T16): hold enrollments whose planned email was decided too long ago to be sent on that word.
+_CLAIM_STALE = text("""
+SELECT enrollment.id, enrollment.subscriber_id, enrollment.campaign_id, campaign.name AS campaign_name,
+       campaign.public_id AS campaign_public_id, campaign.version_id AS newest_version_id, enrollment.version_id,
+       enrollment.round, enrollment.cursor_key, enrollment.joined_at, enrollment.anchor_at,
+       message.id AS message_id
+  FROM message
+  JOIN enrollment ON enrollment.id = message.enrollment_id
+  JOIN campaign ON campaign.id = enrollment.campaign_id
+ WHERE message.state = 'PLANNED' AND message.lane IN ('drip', 'newsletter') AND message.fresh_until <= :now
+   AND campaign.state = 'running' AND enrollment.state = 'mailing'
+ ORDER BY enrollment.id
+ LIMIT :limit
+   FOR UPDATE OF enrollment SKIP LOCKED
+""")
 
 
 def claim_stale(connection: Connection, now: datetime, limit: int) -> list[Due]:
     """Hand over enrollments whose planned marketing message is no longer fresh, to be decided again (T16)."""
-    rows = connection.execute(
-        text(
-            f"SELECT {_DUE}, m.id AS message_id FROM message m"
-            " JOIN enrollment e ON e.id = m.enrollment_id JOIN campaign c ON c.id = e.campaign_id"
-            " WHERE m.state = 'PLANNED' AND m.lane IN ('drip', 'newsletter') AND m.fresh_until <= :now"
-            "   AND c.state = 'running' AND e.state = 'mailing'"
-            " ORDER BY e.id LIMIT :limit FOR UPDATE OF e SKIP LOCKED"
-        ),
-        {"now": now, "limit": limit},
-    )
-    return [Due(**row._mapping) for row in rows]
+    return [Due(**row._mapping) for row in connection.execute(_CLAIM_STALE, {"now": now, "limit": limit})]
+
+
+# circumstances: in this order, what was accepted lately, the one open message, when the last one was accepted if it
+# is deferred still, the last time of each event, and the campaigns each person is in. Service mail counts nowhere.
+_CIRCUMSTANCES = text("""
+SELECT subscriber.id, subscriber.public_id, subscriber.addr_hash, subscriber.state, subscriber.timezone,
+       subscriber.fields, subscriber.tags, subscriber.pace, subscriber.paused_until,
+       ARRAY(SELECT message.accepted_at
+               FROM message
+              WHERE message.subscriber_id = subscriber.id AND message.accepted_at > :since
+                AND message.lane IN ('drip', 'newsletter')
+              ORDER BY message.accepted_at) AS accepted,
+       (SELECT message.id
+          FROM message
+         WHERE message.subscriber_id = subscriber.id AND message.state IN ('PLANNED', 'IN_BATCH')
+           AND message.lane IN ('drip', 'newsletter')
+         LIMIT 1) AS open_message_id,
+       (SELECT CASE WHEN latest.delivery = 'deferred' THEN latest.accepted_at END
+          FROM (SELECT message.delivery, message.accepted_at
+                  FROM message
+                 WHERE message.subscriber_id = subscriber.id AND message.accepted_at IS NOT NULL
+                   AND message.lane IN ('drip', 'newsletter')
+                 ORDER BY message.accepted_at DESC
+                 LIMIT 1) AS latest) AS deferred_at,
+       (SELECT coalesce(jsonb_object_agg(latest.event, latest.at), '{}')
+          FROM (SELECT event, max(at) AS at
+                  FROM happening
+                 WHERE subscriber_id = subscriber.id
+                 GROUP BY event) AS latest) AS events,
+       ARRAY(SELECT campaign.name
+               FROM enrollment JOIN campaign ON campaign.id = enrollment.campaign_id
+              WHERE enrollment.subscriber_id = subscriber.id AND enrollment.state IN ('waiting', 'mailing')
+                AND campaign.kind <> 'service'
+                AND enrollment.waits_for IS DISTINCT FROM 'goal') AS active_in
+  FROM subscriber
+ WHERE subscriber.id = ANY(:ids)
+""")
 
 
 def circumstances(connection: Connection, subscriber_ids: Sequence[int], since: datetime) -> dict[int, Circumstances]:
-    """Read what surrounds these people, in one set: acceptances and events back to `since` (campaign time)."""
-    rows = connection.execute(
-        text(
-            "SELECT s.id, s.public_id, s.addr_hash, s.state, s.timezone, s.fields, s.tags, s.pace, s.paused_until,"
-            "  ARRAY(SELECT m.accepted_at FROM message m WHERE m.subscriber_id = s.id AND m.accepted_at > :since"
-            "        AND m.lane IN ('drip', 'newsletter') ORDER BY m.accepted_at) AS accepted,"
-            "  (SELECT m.id FROM message m WHERE m.subscriber_id = s.id AND m.state IN ('PLANNED', 'IN_BATCH')"
-            "        AND m.lane IN ('drip', 'newsletter') LIMIT 1) AS open_message_id,"
-            "  (SELECT CASE WHEN l.delivery = 'deferred' THEN l.accepted_at END FROM"
-            "        (SELECT m.delivery, m.accepted_at FROM message m WHERE m.subscriber_id = s.id"
-            "         AND m.accepted_at IS NOT NULL AND m.lane IN ('drip', 'newsletter')"
-            "         ORDER BY m.accepted_at DESC LIMIT 1) AS l) AS deferred_at,"
-            "  (SELECT coalesce(jsonb_object_agg(h.event, h.last), '{}') FROM (SELECT event, max(at) AS last FROM happening"
-            "        WHERE subscriber_id = s.id GROUP BY event) AS h) AS events,"
-            "  ARRAY(SELECT c.name FROM enrollment e JOIN campaign c ON c.id = e.campaign_id"
-            "        WHERE e.subscriber_id = s.id AND e.state IN ('waiting', 'mailing') AND c.kind <> 'service') AS active_in"
-            " FROM subscriber s WHERE s.id = ANY (:ids)"
-        ),
-        {"ids": list(subscriber_ids), "since": since},
+    """Read what surrounds these people, in one set: acceptances back to `since`, events ever (campaign time)."""
+    rows = connection.execute(_CIRCUMSTANCES, {"ids": list(subscriber_ids), "since": since})
+    return {row.id: _circumstances(row) for row in rows}
+
+
+def _circumstances(row: Any) -> Circumstances:
+    return Circumstances(
+        public_id=row.public_id,
+        addr_hash=None if row.addr_hash is None else bytes(row.addr_hash),
+        state=row.state,
+        timezone=row.timezone,
+        fields=row.fields,
+        tags=tuple(row.tags),
+        pace=row.pace,
+        paused_until=row.paused_until,
+        accepted=tuple(row.accepted),
+        open_message_id=row.open_message_id,
+        deferred_at=row.deferred_at,
+        events=tuple((event, datetime.fromisoformat(at)) for event, at in row.events.items()),
+        active_in=tuple(row.active_in),
     )
-    return {
-        row.id: Circumstances(
-            public_id=row.public_id,
-            addr_hash=bytes(row.addr_hash) if row.addr_hash is not None else None,
-            state=row.state,
-            timezone=row.timezone,
-            fields=row.fields,
-            tags=tuple(row.tags),
-            pace=row.pace,
-            paused_until=row.paused_until,
-            accepted=tuple(row.accepted),
-            open_message_id=row.open_message_id,
-            deferred_at=row.deferred_at,
-            events=tuple((event, datetime.fromisoformat(at)) for event, at in row.events.items()),
-            active_in=tuple(row.active_in),
-        )
-        for row in rows
-    }
+
+
+# lock: hold these in the one order everybody locks in.
+_LOCK = text("""
+SELECT id
+  FROM enrollment
+ WHERE id = ANY(:ids)
+ ORDER BY id
+   FOR UPDATE
+""")
 
 
 def lock(connection: Connection, enrollment_ids: Iterable[int]) -> None:
     """Lock these enrollments in the order everybody uses: by id, after the batch, before messages."""
-    connection.execute(
-        text("SELECT id FROM enrollment WHERE id = ANY (:ids) ORDER BY id FOR UPDATE"),
-        {"ids": sorted(set(enrollment_ids))},
-    )
+    connection.execute(_LOCK, {"ids": sorted(set(enrollment_ids))})
+
+
+# wait: when the planner looks again, and what for.
+_WAIT = text("""
+UPDATE enrollment
+   SET next_due_at = waiting.until, waits_for = waiting.reason
+  FROM unnest(CAST(:ids AS bigint[]), CAST(:untils AS timestamptz[]), CAST(:reasons AS text[]))
+       AS waiting (id, until, reason)
+ WHERE enrollment.id = waiting.id AND enrollment.state = 'waiting'
+""")
 
 
 def wait(connection: Connection, rows: Sequence[tuple[int, datetime, str]]) -> None:
     """Let each (id, until, reason) wait; an enrollment that ended meanwhile is left alone."""
     if rows:
-        connection.execute(
-            text(
-                "UPDATE enrollment e SET next_due_at = v.at, waits_for = v.reason"
-                " FROM unnest(CAST(:ids AS bigint[]), CAST(:ats AS timestamptz[]), CAST(:reasons AS text[])) AS v(id, at, reason)"
-                " WHERE e.id = v.id AND e.state = 'waiting'"
-            ),
-            {"ids": [row[0] for row in rows], "ats": [row[1] for row in rows], "reasons": [row[2] for row in rows]},
-        )
+        values = {
+            "ids": [row[0] for row in rows],
+            "untils": [row[1] for row in rows],
+            "reasons": [row[2] for row in rows],
+        }
+        connection.execute(_WAIT, values)
+
+
+# to_mailing: from waiting only.
+_TO_MAILING = text("""
+UPDATE enrollment SET state = 'mailing', waits_for = NULL
+ WHERE id = ANY(:ids) AND state = 'waiting'
+""")
 
 
 def to_mailing(connection: Connection, enrollment_ids: Sequence[int]) -> None:
     """These have a planned message now."""
-    connection.execute(
-        text("UPDATE enrollment SET state = 'mailing', waits_for = NULL WHERE id = ANY (:ids) AND state = 'waiting'"),
-        {"ids": list(enrollment_ids)},
-    )
+    connection.execute(_TO_MAILING, {"ids": list(enrollment_ids)})
+
+
+# skip_to: the planner looks at what comes after this step, at once.
+_SKIP_TO = text("""
+UPDATE enrollment SET cursor_key = :step_key, anchor_at = :now, next_due_at = :now
+ WHERE id = :id AND state = 'waiting'
+""")
 
 
 def skip_to(connection: Connection, enrollment_id: int, step_key: str, now: datetime) -> None:
     """Put an enrollment behind a step whose key is used up already."""
-    connection.execute(
-        text(
-            "UPDATE enrollment SET cursor_key = :key, anchor_at = :now, next_due_at = :now"
-            " WHERE id = :id AND state = 'waiting'"
-        ),
-        {"id": enrollment_id, "key": step_key, "now": now},
-    )
+    connection.execute(_SKIP_TO, {"id": enrollment_id, "step_key": step_key, "now": now})
+
+
+# finish: from any state that has not ended.
+_FINISH = text("""
+UPDATE enrollment SET state = 'finished', ended_at = :now, waits_for = NULL
+ WHERE id = ANY(:ids) AND state IN ('waiting', 'mailing')
+""")
 
 
 def finish(connection: Connection, enrollment_ids: Sequence[int], now: datetime) -> None:
     """Every step is behind these."""
-    connection.execute(
-        text(
-            "UPDATE enrollment SET state = 'finished', ended_at = :now, waits_for = NULL"
-            " WHERE id = ANY (:ids) AND state IN ('waiting', 'mailing')"
-        ),
-        {"ids": list(enrollment_ids), "now": now},
-    )
+    connection.execute(_FINISH, {"ids": list(enrollment_ids), "now": now})
+
+
+# leave: from any state that has not ended.
+_LEAVE = text("""
+UPDATE enrollment SET state = 'exited', ended_reason = :reason, ended_at = :now, waits_for = NULL
+ WHERE id = ANY(:ids) AND state IN ('waiting', 'mailing')
+""")
 
 
 def leave(connection: Connection, enrollment_ids: Sequence[int], reason: str, now: datetime) -> int:
     """End these with a reason; returns how many were still under way. Their messages are the caller's business."""
-    changed = connection.execute(
-        text(
-            "UPDATE enrollment SET state = 'exited', ended_reason = :reason, ended_at = :now, waits_for = NULL"
-            " WHERE id = ANY (:ids) AND state IN ('waiting', 'mailing')"
-        ),
-        {"ids": list(enrollment_ids), "reason": reason, "now": now},
-    )
-    return int(changed.rowcount)
+    return connection.execute(_LEAVE, {"ids": list(enrollment_ids), "reason": reason, "now": now}).rowcount
+
+
+# move_on: behind this step, counted from now. A service campaign is one email, so its enrollment is over.
+_MOVE_ON = text("""
+UPDATE enrollment
+   SET cursor_key = past.step_key, anchor_at = :now, next_due_at = :now, waits_for = NULL,
+       state = CASE WHEN campaign.kind = 'service' THEN 'finished' ELSE 'waiting' END,
+       ended_at = CASE WHEN campaign.kind = 'service' THEN CAST(:now AS timestamptz) END
+  FROM unnest(CAST(:ids AS bigint[]), CAST(:step_keys AS text[])) AS past (id, step_key), campaign
+ WHERE enrollment.id = past.id AND enrollment.state = 'mailing' AND campaign.id = enrollment.campaign_id
+""")
 
 
 def move_on(connection: Connection, rows: Sequence[tuple[int, str]], now: datetime) -> None:
     """A message of each (enrollment id, step key) is terminal: the planner looks next. Service enrollments finish."""
-    if not rows:
-        return
-    parameters = {"ids": [row[0] for row in rows], "keys": [row[1] for row in rows], "now": now}
-    connection.execute(
-        text(
-            "UPDATE enrollment e SET cursor_key = v.key, anchor_at = :now, waits_for = NULL,"
-            "  state = CASE WHEN c.kind = 'service' THEN 'finished' ELSE 'waiting' END,"
-            "  ended_at = CASE WHEN c.kind = 'service' THEN CAST(:now AS timestamptz) END,"
-            "  next_due_at = :now"
-            " FROM unnest(CAST(:ids AS bigint[]), CAST(:keys AS text[])) AS v(id, key), campaign c"
-            " WHERE e.id = v.id AND e.state = 'mailing' AND c.id = e.campaign_id"
-        ),
-        parameters,
-    )
+    if rows:
+        values = {"ids": [row[0] for row in rows], "step_keys": [row[1] for row in rows], "now": now}
+        connection.execute(_MOVE_ON, values)
+
+
+# under_way: of one person, in every campaign or in one.
+_UNDER_WAY = text("""
+SELECT enrollment.id, enrollment.campaign_id, campaign.name AS campaign_name,
+       campaign.version_id AS newest_version_id, enrollment.version_id, enrollment.joined_at, enrollment.state
+  FROM enrollment JOIN campaign ON campaign.id = enrollment.campaign_id
+ WHERE enrollment.subscriber_id = :subscriber_id AND enrollment.state IN ('waiting', 'mailing')
+   AND campaign.kind <> 'service'
+   AND (CAST(:campaign_id AS bigint) IS NULL OR enrollment.campaign_id = :campaign_id)
+ ORDER BY enrollment.id
+""")
 
 
 def under_way(connection: Connection, subscriber_id: int, campaign_id: int | None = None) -> list[Any]:
-    """The marketing enrollments of one person that have not ended: id, campaign_id, campaign_name, version ids, joined_at."""
-    return list(
-        connection.execute(
-            text(
-                "SELECT e.id, e.campaign_id, c.name AS campaign_name, c.version_id AS newest_version_id, e.version_id,"
-                "  e.joined_at, e.state FROM enrollment e JOIN campaign c ON c.id = e.campaign_id"
-                " WHERE e.subscriber_id = :subscriber AND e.state IN ('waiting', 'mailing') AND c.kind <> 'service'"
-                "   AND (CAST(:campaign AS bigint) IS NULL OR e.campaign_id = :campaign) ORDER BY e.id"
-            ),
-            {"subscriber": subscriber_id, "campaign": campaign_id},
-        )
-    )
+    """The marketing enrollments of one person that have not ended, in all campaigns or in `campaign_id`.
+
+    Each has id, campaign_id, campaign_name, newest_version_id, version_id, joined_at, state.
+    """
+    return list(connection.execute(_UNDER_WAY, {"subscriber_id": subscriber_id, "campaign_id": campaign_id}))
+
+
+# ids_under_way: of everybody in a campaign.
+_IDS_UNDER_WAY = text("""
+SELECT id
+  FROM enrollment
+ WHERE campaign_id = :campaign_id AND state IN ('waiting', 'mailing')
+ ORDER BY id
+""")
 
 
 def ids_under_way(connection: Connection, campaign_id: int) -> list[int]:
     """Every enrollment of a campaign that has not ended, by id."""
-    rows = connection.execute(
-        text("SELECT id FROM enrollment WHERE campaign_id = :id AND state IN ('waiting', 'mailing') ORDER BY id"),
-        {"id": campaign_id},
-    )
-    return [row.id for row in rows]
+    return list(connection.execute(_IDS_UNDER_WAY, {"campaign_id": campaign_id}).scalars())

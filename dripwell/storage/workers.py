@@ -7,29 +7,42 @@ from sqlalchemy import text
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection
 
+# passed: one row a queue and process; a pass that moved nothing leaves the last progress as it was.
+_PASSED = text("""
+INSERT INTO worker (queue, host, boot_id, pid, last_progress)
+VALUES (:queue, :host, :boot_id, :pid, CASE WHEN :progress THEN wall() END)
+    ON CONFLICT (queue, host, pid) DO UPDATE
+   SET boot_id = excluded.boot_id, last_pass = wall(),
+       last_progress = coalesce(excluded.last_progress, worker.last_progress)
+""")
+
 
 def passed(connection: Connection, queue: str, owner: Owner, *, progress: bool) -> None:
     """A pass of this queue has finished in this process; `progress`: it moved something."""
-    connection.execute(
-        text(
-            "INSERT INTO worker (queue, host, boot_id, pid, last_progress)"
-            " VALUES (:queue, :host, :boot, :pid, CASE WHEN :progress THEN wall() END)"
-            " ON CONFLICT (queue, host, pid) DO UPDATE SET boot_id = excluded.boot_id, last_pass = wall(),"
-            " last_progress = coalesce(excluded.last_progress, worker.last_progress)"
-        ),
-        {"queue": queue, "host": owner.host, "boot": owner.boot_id, "pid": owner.pid, "progress": progress},
-    )
+    values = {
+        "queue": queue,
+        "host": owner.host,
+        "boot_id": owner.boot_id,
+        "pid": owner.pid,
+        "progress": progress,
+    }
+    connection.execute(_PASSED, values)
+
+
+# silent_for: NULL when no process ever finished a pass.
+_SILENT_FOR = text("SELECT extract(epoch FROM wall() - max(last_pass))::float8 FROM worker WHERE queue = :queue")
 
 
 def silent_for(connection: Connection, queue: str) -> float:
     """Wall seconds since any process finished a pass of this queue; infinite when none ever did."""
-    found = connection.execute(
-        text("SELECT extract(epoch FROM wall() - max(last_pass))::float8 FROM worker WHERE queue = :queue"),
-        {"queue": queue},
-    ).scalar()
+    found = connection.execute(_SILENT_FOR, {"queue": queue}).scalar()
     return float("inf") if found is None else float(found)
+
+
+# forget_old: a day is longer than anybody wants to look back at a process.
+_FORGET_OLD = text("DELETE FROM worker WHERE last_pass < wall() - interval '1 day'")
 
 
 def forget_old(connection: Connection) -> None:
     """Drop rows of processes that are long gone."""
-    connection.execute(text("DELETE FROM worker WHERE last_pass < wall() - interval '1 day'"))
+    connection.execute(_FORGET_OLD)

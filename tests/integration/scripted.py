@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from uuid import UUID
 
@@ -115,6 +116,12 @@ steps:
 """
 
 
+@cache
+def _site_and_theme() -> dict[str, str]:
+    found = read_sources(ROOT, "seven-benefits")
+    return {path: content for path, content in found.items() if not path.startswith("campaigns/")}
+
+
 class House:
     """Everything a pass needs, on one database. Wall time stands still until a test moves it; campaign time with it."""
 
@@ -129,11 +136,7 @@ class House:
         self.owner = Owner("host", "boot", 1)
         self.wall = rows.START
         self._ids = itertools.count(1)
-        self._base = {
-            path: content
-            for path, content in read_sources(ROOT, "seven-benefits").items()
-            if not path.startswith("campaigns/")
-        }
+        self._base = _site_and_theme()
         self._set_clock()
         with database.transaction() as connection:
             self.fast.rebuild(connection)
@@ -166,9 +169,7 @@ class House:
         """The next id."""
         return rows.uuid_of("id", next(self._ids))
 
-    def publish(
-        self, name: str = "pair", *, wait: str = "2 days", topic: str = TOPIC, first: str | None = None
-    ) -> int:
+    def publish(self, name: str = "pair", *, wait: str = "2 days", topic: str = TOPIC, first: str | None = None) -> int:
         """Store a running campaign of two emails, or its next version; returns its id."""
         sources = self._base | {
             f"campaigns/{name}/campaign.yaml": CAMPAIGN.format(title=name.title(), topic=topic, wait=wait),
@@ -246,9 +247,7 @@ class House:
     def send(self, lane: Lane = Lane.DRIP, batches: int | None = None) -> int:
         """One pass of a sender, of at most so many batches."""
         left = itertools.count()
-        return send.send(
-            self.sender(), lane, out_of_time=lambda: batches is not None and next(left) >= batches
-        )
+        return send.send(self.sender(), lane, out_of_time=lambda: batches is not None and next(left) >= batches)
 
     def settle(self, patience: Patience = PATIENCE, *, alive: bool = False) -> int:
         """One pass of the janitor, to whom every owner is gone unless `alive`."""
@@ -301,7 +300,12 @@ class House:
 
     def states(self) -> list[str]:
         """The states of all messages, sorted."""
-        return sorted(state for state, _ in self.messages().values())
+        return [str(state) for (state,) in self.query("SELECT state FROM message ORDER BY state")]
+
+    def next_due(self) -> datetime | None:
+        """When the next enrollment is due."""
+        ((found,),) = self.query("SELECT min(next_due_at) FROM enrollment WHERE state = 'waiting'")
+        return found  # type: ignore[return-value]
 
     def batches(self) -> list[tuple[object, ...]]:
         """(state, outcome) of every batch, oldest first."""
@@ -315,17 +319,16 @@ class House:
         """(transition, reason) of every logged change, oldest first."""
         return self.query("SELECT transition, reason FROM message_log ORDER BY id")
 
-    def check(self, *, duplicates: bool = False) -> None:
+    def check(self) -> None:
         """Every invariant holds, and what we say was accepted is what the provider took: each message once."""
         with self.database.transaction() as connection:
             assert invariants.broken(connection) == {}
             ours = set(accepted(connection))
         got = self.provider.got()
-        assert duplicates or all(copies == 1 for copies in got.values()), "somebody got an email twice"
+        assert all(copies == 1 for copies in got.values()), "somebody got an email twice"
         assert ours == set(got), "the record and the provider's ledger differ"
 
 
 def accepted(connection: Connection) -> Sequence[UUID]:
     """The public ids of every message we call ACCEPTED."""
     return connection.execute(text("SELECT public_id FROM message WHERE state = 'ACCEPTED'")).scalars().all()
-

@@ -15,7 +15,9 @@ PEPPER = b"pepper of the tests, 32 bytes ok"
 locals_ = st.text(string.ascii_letters + string.digits + "._+-", min_size=1, max_size=20).filter(
     lambda text: not text.startswith(".") and not text.endswith(".") and ".." not in text
 )
-domains = st.sampled_from(["example.com", "Example.COM", "mail.example.org", "bücher.example.net", "xn--bcher-kva.example.net"])
+domains = st.sampled_from(
+    ["example.com", "Example.COM", "mail.example.org", "bücher.example.net", "xn--bcher-kva.example.net"]
+)
 addresses = st.builds("{}@{}".format, locals_, domains)
 
 

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dripwell.core.conditions import All, Any, Condition, Facts, FieldIs, HasTag, HasTopic, InSegment, Not, Scalar, holds
+from dripwell.core.conditions import (
+    All,
+    Any,
+    Condition,
+    Facts,
+    FieldIs,
+    HasTag,
+    HasTopic,
+    InSegment,
+    Not,
+    Scalar,
+    holds,
+)
 
 NAMES = st.sampled_from(["state", "city", "vip"])
 VALUES: st.SearchStrategy[Scalar] = st.sampled_from(["CA", "NY", "", 1, True])
@@ -30,9 +42,7 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
     ),
     max_leaves=12,
 )
-people = st.builds(
-    Facts, st.dictionaries(NAMES, VALUES, max_size=3), st.frozensets(TAGS), st.frozensets(TOPICS)
-)
+people = st.builds(Facts, st.dictionaries(NAMES, VALUES, max_size=3), st.frozensets(TAGS), st.frozensets(TOPICS))
 SEGMENTS: Mapping[str, Condition] = {
     "patients": HasTag("patient"),
     "californians": All((FieldIs("state", ("CA",)), Not(InSegment("patients")))),

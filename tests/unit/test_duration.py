@@ -110,6 +110,8 @@ def test_what_is_written_is_read_back(amount: int, unit: Unit) -> None:
     assert Duration.parse(str(Duration(amount, unit))) == Duration(amount, unit)
 
 
-@pytest.mark.parametrize("text", ["", "2", "days", "two days", "2days", "-1 days", "1.5 days", "2 days 3 hours", "2 Days"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "days", "two days", "2days", "-1 days", "1.5 days", "2 days 3 hours", "2 Days"]
+)
 def test_what_is_no_length_of_time_is_none(text: str) -> None:
     assert Duration.parse(text) is None

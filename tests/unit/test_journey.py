@@ -29,7 +29,18 @@ from dripwell.core.campaign import (
 )
 from dripwell.core.conditions import Facts, FieldIs, HasTag
 from dripwell.core.duration import Duration
-from dripwell.core.journey import FRESH, Decision, Finish, Leave, Passage, Person, PlanMessage, WaitUntil, decide, next_keys
+from dripwell.core.journey import (
+    FRESH,
+    Decision,
+    Finish,
+    Leave,
+    Passage,
+    Person,
+    PlanMessage,
+    WaitUntil,
+    decide,
+    next_keys,
+)
 from dripwell.core.states import SUPPRESSING, Reason
 from dripwell.core.window import SPREAD, is_open, zone_of
 
@@ -81,7 +92,11 @@ FRESHLY = Passage(1, START, START)
 
 
 def ask(
-    campaign: Campaign = TWO, passage: Passage = FRESHLY, person: Person = PERSON, now: datetime = START, site: Site = SITE
+    campaign: Campaign = TWO,
+    passage: Passage = FRESHLY,
+    person: Person = PERSON,
+    now: datetime = START,
+    site: Site = SITE,
 ) -> Decision:
     return decide(campaign, campaign, site, passage, person, now)
 
@@ -170,11 +185,19 @@ def test_the_goal_ends_the_series_when_it_counts(
 @pytest.mark.parametrize(
     ("rule", "person", "left"),
     [
-        (Exit("tag", "patient"), replace(PERSON, facts=Facts(tags=frozenset({"patient"}), topics=frozenset({TOPIC}))), True),
+        (
+            Exit("tag", "patient"),
+            replace(PERSON, facts=Facts(tags=frozenset({"patient"}), topics=frozenset({TOPIC}))),
+            True,
+        ),
         (Exit("tag", "patient"), PERSON, False),
         (Exit("event", "consultation.booked"), replace(PERSON, events={"consultation.booked": START}), True),
         (Exit("event", "consultation.booked"), PERSON, False),
-        (Exit("segment", "californians"), replace(PERSON, facts=Facts({"state": "CA"}, topics=frozenset({TOPIC}))), True),
+        (
+            Exit("segment", "californians"),
+            replace(PERSON, facts=Facts({"state": "CA"}, topics=frozenset({TOPIC}))),
+            True,
+        ),
         (Exit("segment", "californians"), PERSON, False),
         (Exit("segment", "misspelled"), PERSON, False),
         (Exit("left_segment", "californians"), PERSON, True),
@@ -404,7 +427,15 @@ def test_no_email_comes_before_its_wait_is_over_on_the_persons_calendar(
 
 
 @settings(max_examples=40)
-@given(campaign=campaigns(), site=sites(), person=people, start=starts, late=delays, stop=st.integers(0, 60), data=st.data())
+@given(
+    campaign=campaigns(),
+    site=sites(),
+    person=people,
+    start=starts,
+    late=delays,
+    stop=st.integers(0, 60),
+    data=st.data(),
+)
 def test_from_the_moment_a_reason_holds_nothing_is_mailed_and_the_journey_ends_with_it(
     campaign: Campaign, site: Site, person: Person, start: datetime, late: list[int], stop: int, data: st.DataObject
 ) -> None:
@@ -425,9 +456,7 @@ def test_from_the_moment_a_reason_holds_nothing_is_mailed_and_the_journey_ends_w
 
 
 @settings(max_examples=40)
-@given(
-    one=campaigns(), other=campaigns(), site=sites(), person=people, start=starts, apart=st.integers(0, 3000)
-)
+@given(one=campaigns(), other=campaigns(), site=sites(), person=people, start=starts, apart=st.integers(0, 3000))
 def test_limits_hold_over_two_campaigns_at_once(
     one: Campaign, other: Campaign, site: Site, person: Person, start: datetime, apart: int
 ) -> None:
@@ -462,4 +491,6 @@ def test_the_same_question_has_the_same_answer(
 ) -> None:
     at = start + timedelta(seconds=now)
     passage = Passage(1, start, start)
-    assert decide(campaign, campaign, site, passage, person, at) == decide(campaign, campaign, site, passage, person, at)
+    assert decide(campaign, campaign, site, passage, person, at) == decide(
+        campaign, campaign, site, passage, person, at
+    )

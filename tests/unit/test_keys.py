@@ -29,7 +29,9 @@ def test_whatever_differs_gives_another_id(
 def test_a_key_that_ends_in_a_digit_is_not_mistaken_for_a_round(
     campaign: UUID, person: UUID, key: str, digits: int, round: int
 ) -> None:
-    assert message_id(campaign, person, f"{key}{digits}", round) != message_id(campaign, person, key, int(f"{digits}{round}"))
+    assert message_id(campaign, person, f"{key}{digits}", round) != message_id(
+        campaign, person, key, int(f"{digits}{round}")
+    )
 
 
 def test_the_id_never_changes_from_one_version_of_dripwell_to_the_next() -> None:

@@ -86,7 +86,9 @@ def used(module: ast.Module) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
-                known[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+                known[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
         elif isinstance(node, ast.ImportFrom) and not node.level:
             for alias in node.names:
                 yield f"{node.module}.{alias.name}", node.lineno
@@ -177,7 +179,9 @@ def calls(module: ast.Module) -> Iterator[ast.Call]:
 
 def name_of(call: ast.Call) -> str:
     function = call.func
-    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    return (
+        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    )
 
 
 WORKERS = [path for path in SOURCES if shown(path).startswith("workers/")]
@@ -187,8 +191,20 @@ WORKERS = [path for path in SOURCES if shown(path).startswith("workers/")]
 def test_no_task_waits_repeats_or_chains(path: Path) -> None:
     for call in calls(tree(path)):
         keywords = {keyword.arg for keyword in call.keywords}
-        assert not keywords & {"eta", "countdown", "link", "link_error", "retry_policy", "autoretry_for", "bind"}, call.lineno
-        assert name_of(call) not in {"retry", "chord", "chain", "group", "chunks", "starmap", "signature", "subtask", "AsyncResult"}
+        assert not keywords & {"eta", "countdown", "link", "link_error", "retry_policy", "autoretry_for", "bind"}, (
+            call.lineno
+        )
+        assert name_of(call) not in {
+            "retry",
+            "chord",
+            "chain",
+            "group",
+            "chunks",
+            "starmap",
+            "signature",
+            "subtask",
+            "AsyncResult",
+        }
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom):
             assert not {alias.name for alias in node.names} & {"chord", "chain", "group", "signature"}, node.lineno
@@ -266,7 +282,9 @@ def test_every_queue_that_services_ring_is_served_or_leads_to_one() -> None:
 def test_no_error_is_swallowed(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+            broad = node.type is None or (
+                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            )
             silent = all(isinstance(line, ast.Pass | ast.Continue) or _is_constant(line) for line in node.body)
             assert node.type is not None, f"a bare except in line {node.lineno}"
             assert not (broad and silent), f"an error is swallowed in line {node.lineno}"
@@ -341,7 +359,23 @@ def test_the_rooms_of_the_house_are_those_that_the_import_rule_names() -> None:
 
 # What must never be in the repository
 
-TEXTS = (".py", ".md", ".toml", ".yaml", ".yml", ".lock", ".txt", ".j2", ".html", ".css", ".js", ".sql", ".json", ".example", "")
+TEXTS = (
+    ".py",
+    ".md",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".lock",
+    ".txt",
+    ".j2",
+    ".html",
+    ".css",
+    ".js",
+    ".sql",
+    ".json",
+    ".example",
+    "",
+)
 
 
 def repository() -> list[Path]:
@@ -397,7 +431,9 @@ def closure() -> list[Distribution]:
     """Dripwell's dependencies, theirs and so on, as far as they are installed here; tools for development too."""
     found: dict[str, Distribution] = {}
     extras = PYPROJECT["project"]["optional-dependencies"]
-    wanted = [Requirement(text) for text in (*PYPROJECT["project"]["dependencies"], *(t for e in extras.values() for t in e))]
+    wanted = [
+        Requirement(text) for text in (*PYPROJECT["project"]["dependencies"], *(t for e in extras.values() for t in e))
+    ]
     installed = {canonicalize_name(distribution.name): distribution for distribution in distributions()}
     while wanted:
         requirement = wanted.pop()
@@ -434,6 +470,8 @@ def test_every_dependency_may_be_used_in_a_program_under_the_apache_license() ->
         assert FREE.search(terms), f"{name} does not say under which license it is: {terms!r}"
 
 
-@pytest.mark.parametrize("terms", ["GPL-3.0-only", "GNU General Public License v2", "AGPL-3.0", "GNU Affero General Public License"])
+@pytest.mark.parametrize(
+    "terms", ["GPL-3.0-only", "GNU General Public License v2", "AGPL-3.0", "GNU Affero General Public License"]
+)
 def test_the_license_check_knows_what_to_refuse(terms: str) -> None:
     assert COPYLEFT.search(terms)

@@ -30,7 +30,12 @@ WEEKDAYS = frozenset(range(5))
 zones = st.sampled_from(ZONES)
 # Around each clock change of these zones, and the day that Apia lost, as often as anywhere else.
 _CHANGES = [datetime(2026, 3, 8, 10), datetime(2026, 11, 1, 9), datetime(2026, 3, 29, 1), datetime(2026, 10, 25, 1)]
-_CHANGES += [datetime(2026, 4, 4, 15), datetime(2026, 10, 3, 15, 30), datetime(2011, 12, 30, 10), datetime(2026, 3, 28, 22)]
+_CHANGES += [
+    datetime(2026, 4, 4, 15),
+    datetime(2026, 10, 3, 15, 30),
+    datetime(2011, 12, 30, 10),
+    datetime(2026, 3, 28, 22),
+]
 anywhere = st.datetimes(datetime(2010, 1, 1), datetime(2035, 12, 31))
 near_changes = st.builds(
     lambda at, seconds: at + timedelta(seconds=seconds), st.sampled_from(_CHANGES), st.floats(-2 * 86400, 2 * 86400)
@@ -143,11 +148,23 @@ def test_many_people_are_spread_over_the_forty_minutes_after_a_window_opens(wish
     ("wish", "first", "last"),
     [
         # Friday evening waits for Monday morning.
-        (datetime(2026, 11, 7, 3, tzinfo=UTC), datetime(2026, 11, 9, 17, tzinfo=UTC), datetime(2026, 11, 9, 17, 40, tzinfo=UTC)),
+        (
+            datetime(2026, 11, 7, 3, tzinfo=UTC),
+            datetime(2026, 11, 9, 17, tzinfo=UTC),
+            datetime(2026, 11, 9, 17, 40, tzinfo=UTC),
+        ),
         # Daylight saving ended in between: 9 in the morning is 17:00 UTC now, not 16:00.
-        (datetime(2026, 10, 31, 1, tzinfo=UTC), datetime(2026, 11, 2, 17, tzinfo=UTC), datetime(2026, 11, 2, 17, 40, tzinfo=UTC)),
+        (
+            datetime(2026, 10, 31, 1, tzinfo=UTC),
+            datetime(2026, 11, 2, 17, tzinfo=UTC),
+            datetime(2026, 11, 2, 17, 40, tzinfo=UTC),
+        ),
         # Shortly before it closes: not a minute later than that.
-        (datetime(2026, 11, 3, 1, 59, tzinfo=UTC), datetime(2026, 11, 3, 1, 39, tzinfo=UTC), datetime(2026, 11, 3, 2, tzinfo=UTC)),
+        (
+            datetime(2026, 11, 3, 1, 59, tzinfo=UTC),
+            datetime(2026, 11, 3, 1, 39, tzinfo=UTC),
+            datetime(2026, 11, 3, 2, tzinfo=UTC),
+        ),
     ],
 )
 def test_the_office_hours_of_los_angeles(wish: datetime, first: datetime, last: datetime) -> None:
