@@ -25,7 +25,7 @@ class Demo:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DRIPWELL_")}
         for name in ("DATABASE_URL", "REDIS_URL", "SENDGRID_API_KEY"):
             environment.pop(name, None)
-        environment |= {"DRIPWELL_WEB_PORT": str(_free_port()), "DRIPWELL_SANDBOX_PORT": str(_free_port())}
+        environment |= {"DRIPWELL_WEB_PORT": str(free_port()), "DRIPWELL_SANDBOX_PORT": str(free_port())}
         command = [sys.executable, "-m", "dripwell.cli", "demo", "--once", "--json", *arguments]
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -81,7 +81,8 @@ def descendants(pid: int) -> dict[int, tuple[int, str]]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has just now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port

@@ -21,7 +21,7 @@ from tests.integration.scripted import House, Lost
 MARIA, JOE = "maria@example.com", "joe@example.com"
 
 
-@pytest.fixture()
+@pytest.fixture
 def house(database: Database, redis_url: str) -> Iterator[House]:
     """A house whose every test ends with the judge."""
     made = House(database, redis_url)
@@ -169,7 +169,7 @@ def test_an_event_for_a_batch_that_was_never_called_accepts_nobody(house: House)
     house.plan()
     batch = send.claim(house.sender(), Lane.DRIP)
     assert batch is not None
-    ((message, identity),) = house.query("SELECT public_id, id FROM message")
+    ((message, _identity),) = house.query("SELECT public_id, id FROM message")
     house.hear(
         ProviderEvent(kind="delivered", at=house.wall, dedupe="d", message=message, batch=batch.id)  # type: ignore[arg-type]
     )

@@ -22,13 +22,12 @@ from dripwell.services.settle import Patience
 from dripwell.storage import clock, suppressions
 from dripwell.storage.database import Database
 from dripwell.storage.fast import Fast
-from tests.integration import rows
-from tests.integration.scripted import PATIENCE, House, Lost
+from tests.integration.scripted import House, Lost
 
 MARIA, JOE = "maria@example.com", "joe@example.com"
 
 
-@pytest.fixture()
+@pytest.fixture
 def house(database: Database, redis_url: str) -> Iterator[House]:
     """A house whose every test ends with the judge."""
     made = House(database, redis_url)
@@ -235,7 +234,7 @@ def test_five_failures_in_half_a_minute_open_the_breaker_and_one_real_message_tr
     house.later(seconds=11)
     house.provider.capabilities = type(house.provider.capabilities)(max_batch=1000, events=True, logs=True)
     house.send()
-    assert [len(mailing.envelopes) for mailing in house.provider.mailings[5:]][0] == 1
+    assert next(len(mailing.envelopes) for mailing in house.provider.mailings[5:]) == 1
     assert house.states() == ["ACCEPTED"] * 6
 
 

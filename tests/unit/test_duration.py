@@ -1,5 +1,7 @@
 """Lengths of time: `2 days` keeps the local time of day over every clock change, and a month ends where it ends."""
 
+# ruff: noqa: DTZ001  (local times are naive here on purpose: what they mean in a zone is what is tested)
+
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta

@@ -1,7 +1,10 @@
 """`decide` alone, and `decide` in a loop: whatever the campaign, the person and the calendar, the rules hold."""
 
+# ruff: noqa: DTZ001  (local times are naive here on purpose: what they mean in a zone is what is tested)
+
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
@@ -180,6 +183,16 @@ def test_the_goal_ends_the_series_when_it_counts(
     campaign = replace(TWO, goal=Goal("consultation.booked", within, exits=exits))
     person = replace(PERSON, events={"consultation.booked": START + after})
     assert (ask(campaign, person=person) == Leave(Reason.GOAL)) == left
+
+
+def test_who_has_every_email_stays_until_the_goals_time_is_over_and_a_late_call_counts() -> None:
+    campaign = replace(TWO, goal=Goal("consultation.booked", Duration(30, "day")))
+    passage = replace(FRESHLY, cursor_key="email-2", anchor_at=START + timedelta(days=2))
+    until = START + timedelta(days=30)
+    assert ask(campaign, passage, now=START + timedelta(days=3)) == WaitUntil(until, "goal")
+    booked = replace(PERSON, events={"consultation.booked": START + timedelta(days=20)})
+    assert ask(campaign, passage, booked, START + timedelta(days=20)) == Leave(Reason.GOAL)
+    assert ask(campaign, passage, now=until) == Finish()
 
 
 @pytest.mark.parametrize(
@@ -399,7 +412,7 @@ def test_no_limit_is_ever_broken_and_no_email_leaves_outside_its_window(
     weekly = [Limits(1, WEEK, None)] if person.weekly else []
     for limits in (site.limits, *own, *weekly):
         if limits.gap is not None:
-            assert all(after - before >= limits.gap.at_most() for before, after in zip(times, times[1:], strict=False))
+            assert all(after - before >= limits.gap.at_most() for before, after in itertools.pairwise(times))
         if limits.emails is not None and limits.per is not None:
             for first, beyond in zip(times, times[limits.emails :], strict=False):
                 assert beyond - first >= limits.per.at_most()
@@ -480,7 +493,7 @@ def test_limits_hold_over_two_campaigns_at_once(
     assert not due, "a journey never ends"
     assert len(person.accepted) == len(one.emails) + len(other.emails)
     times = person.accepted
-    assert all(after - before >= GAP.at_most() for before, after in zip(times, times[1:], strict=False))
+    assert all(after - before >= GAP.at_most() for before, after in itertools.pairwise(times))
     assert all(beyond - first >= WEEK.at_most() for first, beyond in zip(times, times[3:], strict=False))
 
 

@@ -1,7 +1,8 @@
-"""The table of legal changes, compared with the rules it stands for, with histories, and with the page that shows it."""
+"""The table of changes, compared with the rules it stands for, with histories, and with the page that shows it."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import reduce
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_a_message_is_accepted_at_most_once_and_then_never_changes(history: list
 
 @given(history=histories())
 def test_an_end_is_left_only_for_accepted(history: list[str]) -> None:
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in itertools.pairwise(history):
         if before in TERMINAL:
             assert after == M.ACCEPTED
 
@@ -103,7 +104,7 @@ def test_the_sixteen_changes_are_named_in_order() -> None:
 
 
 def test_a_reason_that_suppresses_is_one_about_the_address() -> None:
-    assert SUPPRESSING == {Reason.UNSUBSCRIBED, Reason.UNDELIVERABLE, Reason.COMPLAINED, Reason.ERASED}
+    assert {Reason.UNSUBSCRIBED, Reason.UNDELIVERABLE, Reason.COMPLAINED, Reason.ERASED} == SUPPRESSING
 
 
 @given(order=st.permutations(DELIVERY_PRECEDENCE), extra=st.lists(events, max_size=20))

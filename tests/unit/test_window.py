@@ -1,5 +1,7 @@
 """Send windows: whatever the wish, the zone and the calendar, an email leaves inside the window, and always then."""
 
+# ruff: noqa: DTZ001  (local times are naive here on purpose: what they mean in a zone is what is tested)
+
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
