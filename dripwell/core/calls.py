@@ -123,8 +123,11 @@ def by_day(slots: Sequence[Slot], person_zone: ZoneInfo, *, days: int, each: int
     """The next `days` days that have slots, each with at most `each` of them, spread over the day."""
     grouped: dict[date, list[Slot]] = {}
     for slot in slots:
-        grouped.setdefault(slot.starts_at.astimezone(person_zone).date(), []).append(slot)
-    return tuple(Day(day, _spread(grouped[day], each)) for day in sorted(grouped)[:days])
+        day = slot.starts_at.astimezone(person_zone).date()
+        if day not in grouped and len(grouped) == days:
+            break  # slots come in order, so what follows lies on later days
+        grouped.setdefault(day, []).append(slot)
+    return tuple(Day(day, _spread(found, each)) for day, found in grouped.items())
 
 
 def nearest(slots: Sequence[Slot], wanted: int, count: int = 3) -> tuple[Slot, ...]:

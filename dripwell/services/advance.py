@@ -13,6 +13,7 @@ from dripwell.storage.database import Connection, Database
 QUANTUM = timedelta(minutes=10)
 """Everything due within this much campaign time is reached in one move."""
 _LOOK = 0.02
+_RING = 0.06
 
 
 def refuse_live(live: bool) -> None:
@@ -59,7 +60,7 @@ def quiet(
                         return True
                     left = {**left, "outside": outside}
                 on_wait(left)
-                if time.monotonic() - rang > 0.15:
+                if time.monotonic() - rang > _RING:
                     rang = time.monotonic()
                     _ring(connection, left)
         except UnavailableError:

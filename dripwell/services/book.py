@@ -28,6 +28,9 @@ MOST_WISHES = 3
 """How many wishes of one person a day reach the front desk."""
 _PHONE = re.compile(r"\+?[0-9 ()./-]{7,30}")
 
+NEAR = 150
+"""How many of the next free times are checked for holds before a page offers them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Diary:
@@ -73,9 +76,12 @@ def free(connection: Connection, site: Site, zone: ZoneInfo, now: datetime, *, b
 
 
 def not_held(slots: tuple[Slot, ...], fast: Fast, subscriber_id: int) -> tuple[Slot, ...]:
-    """Those that nobody else is just filling in the form for; all of them while that is unknown."""
-    held = fast.held([_hold_key(slot.start) for slot in slots], str(subscriber_id))
-    return tuple(slot for slot in slots if _hold_key(slot.start) not in held)
+    """Those that nobody else is just filling in the form for; all of them while that is unknown.
+
+    Only the nearest are asked about: holds are a courtesy, and whoever chooses a far one is asked again then.
+    """
+    held = fast.held([_hold_key(slot.start) for slot in slots[:NEAR]], str(subscriber_id))
+    return tuple(slot for slot in slots if _hold_key(slot.start) not in held) if held else slots
 
 
 def hold(fast: Fast, site: Site, start: int, subscriber_id: int) -> bool:
