@@ -286,6 +286,7 @@ def _audit(database: Database) -> int:
 
 
 def sender(installation: Installation) -> send.Sender:
+    """What a send pass needs, out of an installation."""
     return send.Sender(
         database=installation.database,
         fast=installation.fast,

@@ -29,9 +29,9 @@ def run() -> None:
     with hold(settings.state_dir, lasting=True) as held:
         crew = fleet.assemble(settings, held, Path.cwd())
         with crew.servers:
-            held.announce(crew.addresses)
 
             def ready() -> None:
+                held.announce(crew.addresses)  # other commands wait for this before they use our servers
                 note("")
                 note(f"ready   pages {crew.web_url}/healthz")
                 if crew.sandbox_url:

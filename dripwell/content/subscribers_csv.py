@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category
 from zoneinfo import available_timezones
 
 from dripwell.core.address import check
@@ -13,6 +14,8 @@ from dripwell.core.errors import ContentError
 
 MAX_CELL = 1000
 _OWN = {"email", "timezone", "tags"}
+_BREAKING = {"Cc", "Zl", "Zp"}
+"""Controls and line breaks, by Unicode category. No email can be made with them, so nobody is taken in with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,13 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="\0more", strict=True)
             columns = [name.strip().lower() for name in reader.fieldnames or []]
+            if not columns:
+                raise ContentError(f"{path} is empty: its first line must name a column `email`")
             if "email" not in columns:
-                shown = ", ".join(columns[:10]) or "none"
-                raise ContentError(f"{path}:1:1 the first line must name a column `email`; it names: {shown}")
+                shown = ", ".join(columns[:10])
+                raise ContentError(
+                    f"{path}:1:1 the first line must name a column `email`; it names: {shown}{_separated(columns)}"
+                )
             if len(set(columns)) != len(columns):
                 raise ContentError(f"{path}:1:1 two columns have the same name")
             reader.fieldnames = columns
@@ -75,13 +82,22 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ContentError(f"{path} is not CSV: {error}") from error
 
 
+def _separated(columns: list[str]) -> str:
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(columns) == 1 and "email" in [part.strip().strip('"') for part in columns[0].split(separator)]:
+            return f". It is separated by {name}: save it with commas"
+    return ""
+
+
 def _judged(line: int, row: dict[str, str], zones: set[str], seen: set[str]) -> GoodRow | BadRow:
     if "\0more" in row:
         return BadRow(line, "more cells than the first line has columns")
     cells = {name: (value or "").strip() for name, value in row.items()}
-    long = next((name for name, value in cells.items() if len(value) > MAX_CELL or "\0" in value), None)
-    if long is not None:
-        return BadRow(line, f"`{long}` is longer than {MAX_CELL} characters or holds a zero byte")
+    for name, value in cells.items():
+        if len(value) > MAX_CELL:
+            return BadRow(line, f"`{name}` is longer than {MAX_CELL} characters")
+        if any(category(character) in _BREAKING for character in value):
+            return BadRow(line, f"`{name}` holds a line break or another control character")
     try:
         address = check(cells["email"])
     except ValueError as error:

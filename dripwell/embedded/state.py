@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,10 +127,32 @@ def is_free(port: int) -> bool:
         return True
 
 
+_claims: dict[int, socket.socket] = {}
+
+
+def _claim(port: int) -> bool:
+    """Keep the port from every other Dripwell of this machine until this process ends; False: another one has it.
+
+    Between choosing a port and the server's listening there Dripwells that start together would choose the same one,
+    and one of them would talk to the servers of the other. An abstract socket leaves no file and ends with its owner.
+    """
+    if port in _claims or not sys.platform.startswith("linux"):
+        return True
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0dripwell-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
+
+
 def free_port(state_dir: Path, name: str, *, wish: int | None = None) -> int:
     """A loopback port for the named server: the one of last time, or else `wish`, or else any, whichever is free first.
 
-    The choice is remembered in `ports.json`. Only whoever holds the state directory may call this.
+    The choice is remembered in `ports.json`, and no other process is given the port while this one lives. Only whoever
+    holds the state directory may call this.
     """
     path = state_dir / "ports.json"
     known: dict[str, int] = _read(path) if path.exists() else {}
@@ -137,7 +160,7 @@ def free_port(state_dir: Path, name: str, *, wish: int | None = None) -> int:
     guesses = (FIRST_PORT + (begin + i) % PORTS for i in range(PORTS))
     taken = {port for other, port in known.items() if other != name}
     for port in (known.get(name), wish, *guesses):
-        if port is not None and port not in taken and is_free(port):
+        if port is not None and port not in taken and is_free(port) and _claim(port):
             if known.get(name) != port:
                 write_private(path, json.dumps({**known, name: port}, indent=2) + "\n")
             return port

@@ -83,7 +83,7 @@ def _take_in_batch(connection: Connection, batch_id: int, arrived: list[Provider
         assert batch is not None
         if batch.state == "OPEN":
             log.error("an event speaks of batch %d, for which nobody has called yet", batch_id)
-        elif batch.outcome != "accepted":
+        elif batch.state == "DONE" and batch.outcome != "accepted":
             _late(connection, batch_id, times)
     delivery: dict[int, str | None] = {}
     for event, row in fresh:

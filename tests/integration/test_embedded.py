@@ -341,6 +341,36 @@ def test_a_port_is_kept_while_it_is_free_and_changed_when_it_is_taken(tmp_path: 
     assert free_port(tmp_path, "sandbox") != moved
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has sockets that leave no file")
+def test_two_that_choose_ports_at_the_same_time_never_choose_the_same(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from dripwell.embedded.state import free_port
+folder = Path(sys.argv[1])
+folder.mkdir()
+print(free_port(folder, "web", wish=int(sys.argv[2])), flush=True)
+sys.stdin.read()
+"""
+    wish = free_port(tmp_path, "nothing listens here yet")
+    chosen = []
+    others = []
+    for name in ("one", "two"):
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / name), str(wish + 1)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        others.append(other)
+        assert other.stdout is not None
+        chosen.append(int(other.stdout.readline()))
+    for other in others:
+        other.communicate("")
+    assert len(set(chosen)) == 2
+    assert free_port(tmp_path, "web", wish=chosen[0]) == chosen[0], "who ended keeps nothing"
+
+
 def test_a_log_that_grew_is_moved_aside_and_the_oldest_goes(tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     for number in range(6):

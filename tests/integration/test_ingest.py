@@ -144,6 +144,17 @@ def test_a_complaint_that_arrives_while_the_batch_is_unknown_proves_it_and_ends_
     assert delivery(house) == {MARIA: "complained"}
 
 
+def test_an_event_that_overtakes_the_answer_counts_and_the_answer_changes_nothing(house: House) -> None:
+    house.enroll(house.publish(), house.person(MARIA))
+    house.plan()
+    house.provider.during = lambda mailing: house.hear(*house.events("delivered", mailing))
+    house.send()
+    assert house.messages() == {(MARIA, "1-first"): ("ACCEPTED", None)}
+    assert house.batches() == [("DONE", "accepted")]
+    assert delivery(house) == {MARIA: "delivered"}
+    assert house.log() == [("T10", "event delivered")]
+
+
 def test_events_of_an_unknown_batch_are_kept_and_touch_nobody(house: House) -> None:
     mailed(house)
     stranger = about(house, MARIA, "bounced", hard=True, batch=999_999)

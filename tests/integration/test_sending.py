@@ -488,6 +488,16 @@ def test_a_lease_that_is_over_is_taken_back_even_from_a_living_owner_who_then_ca
     assert first(house) == ("ACCEPTED", None)
 
 
+def test_a_lease_that_ran_out_forbids_the_call_even_before_the_janitor_came(house: House) -> None:
+    planned(house)
+    walk(house, "record", lambda step: house.later(seconds=61) if step == "take_tokens" else None)
+    assert house.provider.mailings == []
+    assert house.batches() == [("DONE", "not_sent")]
+    house.later(seconds=2)
+    house.send()
+    assert first(house) == ("ACCEPTED", None)
+
+
 @pytest.mark.parametrize("until", CALLING)
 def test_a_sender_that_dies_marked_but_uncalled_is_settled_by_negative_proof(house: House, until: str) -> None:
     planned(house)

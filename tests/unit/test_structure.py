@@ -371,6 +371,27 @@ def test_the_rooms_of_the_house_are_those_that_the_import_rule_names() -> None:
     assert named == there | {"workers"}
 
 
+def pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=shown)
+def test_every_link_and_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), target
+    for named in re.findall(r"`((?:dripwell|tests|workers|docs|config)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / named).exists(), named
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in pages():
+        name = page.relative_to(ROOT / "docs").as_posix() if page.is_relative_to(ROOT / "docs") else f"../{page.name}"
+        assert page.name == "README.md" or f"({name})" in index, name
+
+
 # What must never be in the repository
 
 TEXTS = (
