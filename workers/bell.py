@@ -18,7 +18,6 @@ from kombu.exceptions import OperationalError
 from dripwell import bootstrap
 from dripwell.core.errors import DripwellError, UnavailableError
 from dripwell.embedded.process import Process, end, has_ended, spawn
-from dripwell.settings import Settings
 from dripwell.storage import workers
 
 from . import tasks
@@ -43,7 +42,6 @@ class Bell:
         self._queues = tuple(queues)
         self._process = Process(
             name="celery",
-            env=Settings.environment(REMAP_SIGTERM="SIGQUIT"),  # a stop lets the call under way finish
             argv=(
                 sys.executable, "-m", "celery", "-A", "dripwell.workers", "worker", "-Q", ",".join(queues),
                 "-c", str(children), "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING",

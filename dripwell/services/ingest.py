@@ -114,7 +114,7 @@ def _record(
 
 
 def _late(connection: Connection, batch_id: int, times: Times) -> None:
-    """T13: the record follows the evidence, whatever we had concluded. A call is accepted whole (A1), so all in it are."""
+    """T13: the record follows the evidence, whatever we concluded. A call is accepted whole (A1), so all in it are."""
     log.warning("late evidence: batch %d was accepted after all", batch_id)
     batches.lock(connection, batch_id, ("DONE",))
     batches.accepted_after_all(connection, batch_id)

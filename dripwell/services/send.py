@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from dripwell.content.headers import common_headers, person_headers
-from dripwell.content.render import Person, render_step, substitutions
+from dripwell.content.render import render_step, substitutions
 from dripwell.core.campaign import MARKETING_LANES, Lane, Mailbox
 from dripwell.core.errors import ContentError, UnavailableError
 from dripwell.core.tokens import Keys
