@@ -233,13 +233,17 @@ def run_pass(installation: Installation, queue: str) -> int:
         return time.monotonic() > until
 
     # Unsubscribes that were answered while PostgreSQL was away come before anything else.
-    leave.replay(installation.database, spool.path_in(installation.settings.state_dir))
+    _replay(installation)
     moved = _passes(installation, out_of_time)[queue]()
     with installation.database.transaction() as connection:
         workers.passed(connection, _queue_of(queue), installation.owner, progress=moved > 0)
         if out_of_time():
             campaigns.ring(connection, queue)
     return moved
+
+
+def _replay(installation: Installation) -> int:
+    return leave.replay(installation.database, spool.path_in(installation.settings.state_dir))
 
 
 def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapping[str, Callable[[], int]]:
@@ -296,6 +300,7 @@ def sender(installation: Installation) -> send.Sender:
         owner=installation.owner,
         new_id=installation.new_id,
         failpoint=installation.failpoint,
+        replay=lambda: _replay(installation),
         rate=RATE,
     )
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
@@ -66,6 +67,8 @@ class Settings(BaseModel):
                 known = ", ".join(sorted(cls.variables()))
                 raise ConfigurationError(f"{name} is not a setting. Settings are: {known}") from None
             raise ConfigurationError(f"{name}: {first['msg']}") from None
+        _check_url("DATABASE_URL", found.database_url, ("postgresql", "postgres"))
+        _check_url("REDIS_URL", found.redis_url, ("redis", "rediss", "unix"))
         if found.live and (found.crash_at or found.stall_at):
             raise ConfigurationError("DRIPWELL_CRASH_AT and DRIPWELL_STALL_AT are for tests: unset them to mail live")
         return found
@@ -79,3 +82,19 @@ class Settings(BaseModel):
     def environment(**changes: str) -> dict[str, str]:
         """This process's environment with `changes`, for a child process."""
         return {**os.environ, **changes}
+
+
+def _check_url(name: str, url: SecretStr | None, schemes: tuple[str, ...]) -> None:
+    # Here too, so that `run` says it before it starts anything. Never with the URL: it may hold a password.
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url.get_secret_value())
+        scheme = parts.scheme.partition("+")[0]
+        _ = parts.port  # raises when it is not a number
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} cannot be read: it is an address such as {schemes[0]}://user@host:port/name"
+        ) from None
+    if scheme not in schemes:
+        raise ConfigurationError(f"{name} must start with {schemes[0]}://")

@@ -39,7 +39,7 @@ def template(servers: Servers) -> Iterator[Database]:
     admin.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def database(servers: Servers, template: Database, request: pytest.FixtureRequest) -> Iterator[Database]:
     """A fresh copy of the migrated template for one test."""
     name = f"t{abs(hash(request.node.nodeid)) % 10**12}"
@@ -53,7 +53,7 @@ def database(servers: Servers, template: Database, request: pytest.FixtureReques
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def redis_url(servers: Servers) -> str:
     """A Valkey for tests; they use keys of their own or flush it."""
     return servers.redis_url

@@ -38,8 +38,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_max_tasks_per_child=500,
     worker_max_memory_per_child=300_000,
-    # No soft shutdown: it sleeps its whole time as soon as one task is active. SIGTERM is a warm shutdown, which ends when
-    # the passes under way have ended; whoever stops the worker gives it longer than a provider call.
+    # No soft shutdown: it sleeps its whole time as soon as one task is active. SIGTERM is a warm shutdown, which ends
+    # when the passes under way have ended; whoever stops the worker gives it longer than a provider call.
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,

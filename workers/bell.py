@@ -16,6 +16,7 @@ from types import FrameType
 from kombu.exceptions import OperationalError
 
 from dripwell import bootstrap
+from dripwell.bootstrap import Installation
 from dripwell.core.errors import DripwellError, UnavailableError
 from dripwell.embedded.process import Process, end, has_ended, spawn
 from dripwell.storage import workers
@@ -30,8 +31,9 @@ QUIET = 0.05
 """At most one ring per queue in this many seconds; a ring that comes sooner is kept for the end of it."""
 SILENCE = 15.0
 """Seconds without any pass of a queue after which the bell runs one itself."""
-DEAF = 60.0
-"""Seconds of our own passes after which the Celery worker is started anew: up, but deaf (celery #10205, #10302)."""
+DEAF = 120.0
+"""Seconds that Celery may be silent while we ring: up, but deaf (celery #10205, #10302), so it is started anew. Longer
+than the longest pass, which has 20 s, waits 20 s for the limiter and 30 s for the provider."""
 _RINGABLE = {"settle": "keep", "audit": "keep"}
 
 
@@ -55,7 +57,10 @@ class Bell:
         self._due: dict[str, float] = {}
         self._rang: dict[str, float] = {}
         self._lock = threading.Condition()
-        self._started = self._silent_since = time.monotonic()
+        self._tried: dict[str, float] = {}
+        self._started = time.monotonic()
+        self._could_hear_since = self._started  # Celery, Redis and PostgreSQL were all there
+        self._deaf = threading.Event()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; then let Celery finish the call it is making."""
@@ -74,11 +79,13 @@ class Bell:
                 log.warning("the Celery worker ended; starting it again")
                 self._stopping.wait(0.5)
                 child = spawn(self._process)
-            elif time.monotonic() - self._silent_since > DEAF:
+                self._could_hear_since = time.monotonic()
+            elif self._deaf.is_set():
                 log.warning("the Celery worker is up but deaf; starting it again")
                 end(self._process, child)
                 child = spawn(self._process)
-                self._silent_since = time.monotonic()
+                self._could_hear_since = time.monotonic()
+                self._deaf.clear()
         end(self._process, child)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -124,21 +131,35 @@ class Bell:
             try:
                 self._fall_back()
             except UnavailableError as error:
+                self._could_hear_since = time.monotonic()  # no worker can finish a pass now
                 log.info("no pass of our own: %s", error)
             except Exception:
-                log.exception("a pass of our own failed")
+                log.exception("could not look whether anything runs")  # this thread is the last that may end
 
     def _fall_back(self) -> None:
         here = installation()
-        up = time.monotonic() - self._started
+        now = time.monotonic()
         with here.database.transaction() as connection:
-            silent = [q for q in self._queues if min(up, workers.silent_for(connection, q)) > SILENCE]
-        if not silent:
-            self._silent_since = time.monotonic()
+            silent = [q for q in self._queues if min(now - self._started, workers.silent_for(connection, q)) > SILENCE]
+            heard = workers.silent_for(connection, *self._queues, besides=here.owner)
+        if not here.fast.is_there():
+            self._could_hear_since = now
+        if min(heard, now - self._could_hear_since) > DEAF:
+            self._deaf.set()
         for queue in silent:
-            log.warning("nothing has run in %s for %d s: running a pass here", queue, SILENCE)
-            for name in ("settle",) if queue == "keep" else (queue,):
-                bootstrap.run_pass(here, name)
+            if now - self._tried.get(queue, 0.0) > SILENCE:
+                self._tried[queue] = now
+                self._run(here, "settle" if queue == "keep" else queue)
+
+    def _run(self, here: Installation, name: str) -> None:
+        log.warning("nothing has run for %s in %d s: running a pass here", name, SILENCE)
+        self.note(name)  # perhaps only beat is gone: whoever can hear takes over, and is not taken for deaf
+        try:
+            bootstrap.run_pass(here, name)
+        except UnavailableError:
+            raise
+        except Exception:
+            log.exception("a pass of our own failed")  # the other queues still get theirs
 
 
 def ring(name: str) -> None:

@@ -88,7 +88,8 @@ def _draw(crew: fleet.Fleet, mails: list[dict[str, Any]]) -> None:
         browser = playwright.chromium.launch(executable_path=chosen, args=["--no-sandbox", "--disable-dev-shm-usage"])
         for key, mail in zip(keys, mails, strict=True):
             for scheme in ("light", "dark"):
-                _shoot(browser, f"{crew.sandbox_url}/mail/{mail['id']}/html", f"email-{key}-375-{scheme}", scheme=scheme)
+                url = f"{crew.sandbox_url}/mail/{mail['id']}/html"
+                _shoot(browser, url, f"email-{key}-375-{scheme}", scheme=scheme)
         book = next(link for link in mails[0]["links"] if "/c/" in link)
         _shoot(browser, book, "page-book-375-light", scheme="light")
         _shoot(browser, book, "page-book-375-dark", scheme="dark")

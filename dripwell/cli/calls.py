@@ -7,9 +7,12 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell.cli.opening import opened
-from dripwell.cli.output import Answer, answers, moment, table
+from dripwell.cli.output import Answer, answers, clean, moment, table
 from dripwell.core import calls as rules
 from dripwell.storage import bookings, clock
+
+MOST = 200
+"""How many wishes are shown; a booked call answers one."""
 
 
 @click.group()
@@ -26,7 +29,7 @@ def calls() -> None:
 @calls.command("list")
 @answers
 def list_() -> Answer:
-    """List the booked calls that are not over, the next one first.
+    """List the booked calls that are not over, the next one first, and what people wrote who found no time.
 
     \b
     dripwell calls list
@@ -36,6 +39,7 @@ def list_() -> Answer:
     with opened() as installation, installation.database.snapshot() as connection:
         now = clock.read(connection).now
         found = bookings.upcoming_all(connection, rules.minute_of(now))
+        wishes = bookings.wishes(connection, MOST)
         zone = ZoneInfo(installation.site.clinic.timezone)
     value = [
         {
@@ -54,7 +58,12 @@ def list_() -> Answer:
         for call in found
     ]
     lines = table(["when", "phone", "ask for", "voicemail"], rows) if rows else ["No call is booked."]
-    return Answer({"calls": value, "timezone": zone.key}, lines)
+    if wishes:
+        lines = [*lines, "", "No time suited these people; they wrote:", *table(
+            ["asked", "phone", "when it suits them"], [[moment(w.at, zone), w.phone, clean(w.words)] for w in wishes]
+        )]  # fmt: skip
+    asked = [{"id": w.id, "at": w.at, "phone": w.phone, "words": w.words} for w in wishes]
+    return Answer({"calls": value, "wishes": asked, "timezone": zone.key}, lines)
 
 
 commands: list[click.Command] = [calls]

@@ -90,6 +90,7 @@ def assemble(settings: Settings, held: Held, root: Path, *, seed: int | None = N
 
 BEAT = (
     "celery",
+    "-q",  # no banner; errors still show
     "-A",
     "dripwell.workers",
     "beat",

@@ -141,7 +141,7 @@ def _github(problem: Problem) -> str:
 
     path = escaped(problem.path, (":", "%3A"), (",", "%2C"))
     place = f"file={path},line={problem.line},col={problem.column},endColumn={problem.column + problem.length}"
-    words = ". ".join(part for part in (problem.text, problem.help) if part)
+    words = ". ".join(part for part in (problem.text, problem.label, problem.help) if part)
     return clean(f"::{problem.level} {place},title={problem.code}::{escaped(words)}")
 
 

@@ -282,6 +282,8 @@ def _line(site: Site, campaign: Campaign, name: str, content: str, place: _Place
             )
     for finding in wording.pressing(content):
         yield place.part(finding.start, finding.end, finding.code, "warning", finding.text, finding.help)
+    for finding in wording.promised(content):
+        yield place.part(finding.start, finding.end, finding.code, "error", finding.text, finding.help)
     plain = re.sub(r"\{\{.*?\}\}", "", content)
     if name == "subject":
         if len(content) > MAX_SUBJECT and "{{" not in content:

@@ -206,6 +206,12 @@ def claims_made(text: str, known: frozenset[str], answered: Sequence[str]) -> It
             )
 
 
+def promised(line: str) -> Iterator[Finding]:
+    """D305 and D306 in one line, a subject or a preheader: no register answers it there."""
+    yield from _banned(line, 0)
+    yield from _approved(line, 0)
+
+
 def _banned(said: str, offset: int) -> Iterator[Finding]:
     if said.rstrip().rstrip("*_”\"'").endswith("?"):
         return  # a question claims nothing: "When is it safe to drive?"

@@ -19,7 +19,7 @@ def zone_of(window: Window, subscriber_zone: str | None, clinic_zone: str) -> Zo
         return ZoneInfo(window.zone)
     try:
         return ZoneInfo(subscriber_zone or clinic_zone)
-    except (KeyError, ValueError):  # a zone that tzdata does not know: the clinic's
+    except (KeyError, ValueError, OSError):  # a zone that tzdata does not know (`America` is a folder): the clinic's
         return ZoneInfo(clinic_zone)
 
 

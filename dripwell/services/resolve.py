@@ -239,8 +239,10 @@ def expire(connection: Connection, lane: Lane, now: datetime) -> None:
     if rows:
         ids = [row.enrollment_id for row in rows]
         enrollments.lock(connection, ids)
-        messages.end_planned(connection, ids, "SKIPPED", Reason.EXPIRED, "sender")
-        enrollments.move_on(connection, [(row.enrollment_id, row.step_key) for row in rows], now)
+        # Another sender may have claimed one in time while we waited for the lock: that one is in its batch.
+        ended = messages.end_planned(connection, ids, "SKIPPED", Reason.EXPIRED, "sender")
+        past = [(row.enrollment_id, row.step_key) for row in rows if row.enrollment_id in ended]
+        enrollments.move_on(connection, past, now)
 
 
 def _reject(connection: Connection, batch_id: int, message_ids: Sequence[int], reason: str) -> None:

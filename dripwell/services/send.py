@@ -19,12 +19,12 @@ from uuid import UUID
 from dripwell.content.headers import common_headers, person_headers
 from dripwell.content.render import render_step, substitutions
 from dripwell.core.campaign import MARKETING_LANES, Lane, Mailbox
-from dripwell.core.errors import ContentError, UnavailableError
+from dripwell.core.errors import ContentError, NotFoundError, UnavailableError
 from dripwell.core.tokens import Keys
 from dripwell.delivery.provider import Accepted, Envelope, Mailing, NotSent, Outcome, Provider, Refused, Unknown
 from dripwell.services import facts, resolve
 from dripwell.services.versions import Published, Versions
-from dripwell.storage import batches, clock, messages, suppressions
+from dripwell.storage import batches, campaigns, clock, messages, suppressions
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database, lost_race
 from dripwell.storage.fast import Fast
@@ -37,13 +37,18 @@ LEASE = 60.0
 START_BUDGET = 10.0
 """A sender that stood still longer than this between mark and call does not call."""
 LIMITER_WAIT = 20.0
+REFUSALS = 12
+"""A campaign pauses after so many refused calls in a row, or when two messages alone were refused in the same words."""
 RECORD_FOR = 60.0
-"""How long the outcome is offered to a database that is away; after that, evidence settles the batch."""
+"""How long what only this process knows is offered to a database that is away; then evidence settles the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Everything a send pass needs. `failpoint(name)` is a no-op outside tests; `rate` is messages a second."""
+    """Everything a send pass needs. `failpoint(name)` is a no-op outside tests; `rate` is messages a second.
+
+    `replay` carries out the unsubscribes that were answered while PostgreSQL was away.
+    """
 
     database: Database
     fast: Fast
@@ -53,6 +58,7 @@ class Sender:
     owner: Owner
     new_id: Callable[[], UUID]
     failpoint: Callable[[str], None]
+    replay: Callable[[], int]
     rate: float
 
 
@@ -82,29 +88,50 @@ def send(sender: Sender, lane: Lane, *, out_of_time: Callable[[], bool]) -> int:
 
 
 def carry_out(sender: Sender, batch: Batch) -> None:
-    """Take one claimed batch through every step."""
+    """Take one claimed batch through every step.
+
+    Raises UnavailableError when PostgreSQL went away before the call; then nobody was called, and the batch was given
+    back if it returned within a minute.
+    """
     sender.failpoint("after_claim")
+    try:
+        called = _up_to_the_call(sender, batch)
+    except UnavailableError:
+        # Only we know that nobody was called: left alone, this would be a lapse, or hours of asking for evidence.
+        _keep_trying(batch, lambda: _give_back(sender, batch))
+        raise
+    if called is None:
+        return
+    mailing, outcome = called
+    sender.failpoint("after_response")
+    record(sender, batch, mailing, outcome)
+    sender.failpoint("after_record_commit")
+
+
+def _up_to_the_call(sender: Sender, batch: Batch) -> tuple[Mailing, Outcome] | None:
     pre_filter(sender, batch)
     envelopes = render(sender, batch)
     if not envelopes:
         resolve.close(sender.database, batch.id, "empty", before=("OPEN",))
-        return
+        return None
     if not take_tokens(sender, batch, len(envelopes)):
-        return
+        return None
     marked = mark(sender, batch)
     if marked is None:
-        return
+        return None
     sender.failpoint("after_mark")
     mailing = final_check(sender, marked, envelopes)
     if mailing is None:
-        return
+        return None
     sender.failpoint("after_final_check")
     outcome = call(sender, marked, mailing)
-    if outcome is None:
-        return
-    sender.failpoint("after_response")
-    record(sender, marked, mailing, outcome)
-    sender.failpoint("after_record_commit")
+    return None if outcome is None else (mailing, outcome)
+
+
+def _give_back(sender: Sender, batch: Batch) -> None:
+    # The answer to the mark may be what was lost, so it may be in either state.
+    resolve.release(sender.database, batch.id, "database away", seconds=0.0)
+    resolve.not_sent(sender.database, batch.id, "database away", outcome="stalled", seconds=0.0)
 
 
 def claim(sender: Sender, lane: Lane) -> Batch | None:
@@ -119,13 +146,13 @@ def claim(sender: Sender, lane: Lane) -> Batch | None:
         now = clock.read(connection).now
         resolve.expire(connection, lane, now)
         groups = [(row.campaign_id, row.step_key) for row in messages.groups_due(connection, lane, now)]
-        if not groups:
-            return None
         last = (state.last_campaign_id, state.last_step_key)
-        campaign_id, step_key = next((group for group in groups if group > last), groups[0])
-        published = sender.versions.wording(connection, campaign_id, step_key)
+        turn = _first_readable(sender, connection, sorted(groups, key=lambda group: (group <= last, group)))
+        if turn is None:
+            return None
+        published, campaign_id, step_key, staged = turn
         limit = 1 if state.breaker != "closed" else min(state.batch_limit, sender.provider.capabilities.max_batch)
-        if sender.versions.skeleton(published, step_key) is None:
+        if not staged:
             limit = 1  # what cannot be staged goes out one message a call
         rows = messages.claim(connection, lane=lane, campaign_id=campaign_id, step_key=step_key, now=now, limit=limit)
         lapsed = next((row for row in rows if row.lapses >= 2), None)
@@ -154,6 +181,19 @@ def claim(sender: Sender, lane: Lane) -> Batch | None:
         return Batch(batch_id, lane, nonce, published, campaign_id, step_key)
 
     return sender.database.retrying(work)
+
+
+def _first_readable(
+    sender: Sender, connection: Connection, groups: Sequence[tuple[int, str]]
+) -> tuple[Published, int, str, bool] | None:
+    # A stored version that this Dripwell cannot read (it is older, or newer) waits; the campaigns behind it do not.
+    for campaign_id, step_key in groups:
+        try:
+            published = sender.versions.wording(connection, campaign_id, step_key)
+            return published, campaign_id, step_key, sender.versions.skeleton(published, step_key) is not None
+        except (ContentError, NotFoundError) as error:
+            log.critical("email %s of campaign %d cannot be mailed: %s", step_key, campaign_id, error)
+    return None
 
 
 def pre_filter(sender: Sender, batch: Batch) -> None:
@@ -233,26 +273,21 @@ def mark(sender: Sender, batch: Batch) -> Batch | None:
         with sender.database.transaction() as connection:
             marked = batches.mark_calling(connection, batch.id, batch.nonce)
     except UnavailableError:
-        marked = _read_back(sender, batch)
+        # The answer to our COMMIT was lost. CALLING with our nonce: it went through. Anything else: do not call.
+        with sender.database.transaction() as connection:
+            marked = batches.state(connection, batch.id, batch.nonce) == "CALLING"
     if not marked:
         resolve.release(sender.database, batch.id, "closed", seconds=1.0)
         return None
     return replace(batch, calling_since=since)
 
 
-def _read_back(sender: Sender, batch: Batch) -> bool:
-    # The answer to our COMMIT was lost. CALLING with our nonce: it went through. Anything else: do not call.
-    try:
-        with sender.database.transaction() as connection:
-            return batches.state(connection, batch.id, batch.nonce) == "CALLING"
-    except UnavailableError:
-        return False
-
-
 def final_check(
     sender: Sender, batch: Batch, rendered: dict[int, tuple[Addressee, Envelope, Mailing]]
 ) -> Mailing | None:
     """Step 7: one fresh snapshot on the primary decides who is in the payload. None: nobody is called."""
+    # PostgreSQL may have been away and back since this pass began, and what was answered meanwhile binds this check.
+    sender.replay()
     try:
         with sender.database.snapshot() as connection:
             open_still = batches.may_still_call(connection, batch.id)
@@ -287,15 +322,18 @@ def call(sender: Sender, batch: Batch, mailing: Mailing) -> Outcome | None:
 
 def record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) -> None:
     """Step 10 (TX3): write down what became of the call; offered for a minute to a database that is away."""
+    _keep_trying(batch, lambda: _record(sender, batch, mailing, outcome))
+
+
+def _keep_trying(batch: Batch, write: Callable[[], None]) -> None:
     until = time.monotonic() + RECORD_FOR
     while True:
         try:
-            _record(sender, batch, mailing, outcome)
-            return
+            return write()
         except UnavailableError:
             if time.monotonic() > until:
-                log.error("batch %d: the outcome could not be recorded; evidence will settle it", batch.id)
-                return
+                log.error("batch %d: what became of it could not be recorded; evidence will settle it", batch.id)
+                return None
             time.sleep(0.5)
 
 
@@ -320,11 +358,25 @@ def _record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) ->
             with database.transaction() as connection:
                 if refusal.row is None and size > 1:
                     batches.shrink(connection, lane, size)
+                if lane in MARKETING_LANES:  # a service email of one person must not stop everybody's
+                    _pause_if_refused(connection, batch, refusal, size)
         case Unknown(reason=reason, status=status):
             resolve.unknown(database, batch.id, reason, status)
             with database.transaction() as connection:
                 batches.shrink(connection, lane, size)
                 batches.went_badly(connection, lane, reason, at_once=False)
+
+
+def _pause_if_refused(connection: Connection, batch: Batch, refusal: Refused, size: int) -> None:
+    # When it is the words that are refused and not one row, going on would reject the whole campaign, person by person.
+    refusals = batches.refusals(connection, batch.campaign_id, batch.published.version_id, batch.step_key, REFUSALS)
+    alone = [words for people, words in refusals if people == 1]
+    hopeless = (refusal.too_large and size == 1) or len(refusals) >= REFUSALS or len(set(alone)) < len(alone)
+    if hopeless and campaigns.set_state(connection, batch.campaign_id, ("running",), "paused"):
+        log.critical("campaign %d is paused: its email %s is refused", batch.campaign_id, batch.step_key)
+        name = batch.published.campaign.name
+        detail = {"email": batch.step_key, "reason": refusal.reason}
+        campaigns.add_activity(connection, actor="sender", action="paused", about=name, detail=detail)
 
 
 def _scopes(batch: Batch) -> Sequence[str]:

@@ -232,6 +232,27 @@ def asked(connection: Connection, batch_id: int, *, empty: bool) -> None:
     connection.execute(_ASKED, {"id": batch_id, "empty": 1 if empty else 0})
 
 
+# refusals: since the same words were accepted last.
+_REFUSALS = text("""
+SELECT cardinality(message_ids) AS people, detail
+  FROM batch
+ WHERE campaign_id = :campaign_id AND version_id = :version_id AND step_key = :step_key AND outcome = 'refused'
+   AND id > coalesce((SELECT max(id) FROM batch
+                       WHERE campaign_id = :campaign_id AND version_id = :version_id AND step_key = :step_key
+                         AND outcome = 'accepted'), 0)
+ ORDER BY id DESC
+ LIMIT :limit
+""")
+
+
+def refusals(
+    connection: Connection, campaign_id: int, version_id: int, step_key: str, limit: int
+) -> list[tuple[int, str]]:
+    """The last refused calls for this email, with none accepted between: (how many people, the provider's words)."""
+    values = {"campaign_id": campaign_id, "version_id": version_id, "step_key": step_key, "limit": limit}
+    return [(row.people, row.detail) for row in connection.execute(_REFUSALS, values)]
+
+
 # not_done: what the janitor and settling have to look at, oldest first.
 _NOT_DONE = text("""
 SELECT id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,
@@ -332,12 +353,14 @@ UPDATE lane_state
  WHERE lane = :lane
 """)
 
-# open_breaker: of this lane after five failures, or of every lane at once; for longer each time.
+# open_breaker: of this lane after five failures, or when the one message that tried failed too, or of every lane at
+# once; for longer each time. What was under way when it opened does not make it longer.
 _OPEN_BREAKER = text("""
 UPDATE lane_state
    SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1,
        breaker_until = wall() + least(interval '10 min', interval '30 s' * power(2, least(breaker_opened, 5)))
- WHERE :at_once OR (lane = :lane AND failures >= 5)
+ WHERE :at_once
+    OR lane = :lane AND (failures >= 5 AND breaker <> 'open' OR breaker = 'open' AND breaker_until <= wall())
 """)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -219,3 +220,19 @@ def service_enrollments(connection: Connection, subscriber_id: int, round: int) 
     """The enrollment whose booking email of this round is not mailed yet, if there is one."""
     values = {"subscriber_id": subscriber_id, "round": round}
     return list(connection.execute(_SERVICE_ENROLLMENTS, values).scalars())
+
+
+# wishes: what people wrote who found no time, the newest first. A wish is answered by a call that was booked later.
+_WISHES = text("""
+SELECT call_wish.id, call_wish.phone, call_wish.words, call_wish.at
+  FROM call_wish
+ WHERE NOT EXISTS (SELECT FROM booking
+                    WHERE booking.subscriber_id = call_wish.subscriber_id AND booking.booked_at > call_wish.at)
+ ORDER BY call_wish.at DESC, call_wish.id DESC
+ LIMIT :limit
+""")
+
+
+def wishes(connection: Connection, limit: int) -> list[Any]:
+    """The newest unanswered wishes: id, phone, words (the person's own, escape them), at (campaign time)."""
+    return list(connection.execute(_WISHES, {"limit": limit}))

@@ -41,7 +41,8 @@ class VersionRow:
     applied_at: datetime
 
 
-# by_name, lock_by_name: the campaign of that folder, and the same held until the transaction ends.
+# by_name, lock_by_name: the campaign of that folder, and the same held until the transaction ends. A planner that adds
+# messages must not wait for it (their foreign key takes KEY SHARE): it holds enrollments that `stop` waits for.
 _BY_NAME = text("""
 SELECT id, public_id, name, kind, state, topic, version_id
   FROM campaign
@@ -51,7 +52,7 @@ _LOCK_BY_NAME = text("""
 SELECT id, public_id, name, kind, state, topic, version_id
   FROM campaign
  WHERE name = :name
-   FOR UPDATE
+   FOR NO KEY UPDATE
 """)
 
 

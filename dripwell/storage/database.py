@@ -119,12 +119,18 @@ def _refusal(error: Exception) -> str | None:
     return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
+def _is_away(error: DBAPIError) -> bool:
+    # A session that the server ended for standing still is an InternalError, and so is a standby that takes no writes.
+    read_only = getattr(error.orig, "sqlstate", None) == "25006"
+    return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or read_only
+
+
 @contextmanager
 def _away() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        if isinstance(error, DBAPIError) and lost_race(error):
+    except (DBAPIError, PoolTimeout) as error:
+        if isinstance(error, DBAPIError) and (lost_race(error) or not _is_away(error)):
             raise
         state = _refusal(error)
         if state == "28P01":

@@ -36,12 +36,13 @@ _LEAVE_ALONE = 1.0  # seconds
 _PIECE = 2_000
 
 # One bucket for everybody, on the server's clock (GCRA). The bucket may run into debt once, so that a batch larger than
-# a second's worth passes and the next one waits for it. Times are microseconds. Returns the microseconds to wait.
+# a second's worth passes and the next one waits for it. A debt over a minute is a clock that was set back, and is
+# forgotten: it would stop everybody for hours. Times are microseconds. Returns the microseconds to wait.
 _TAKE = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local free_at = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
-if free_at > now then
+if free_at > now and free_at - now <= 60000000 then
   return free_at - now
 end
 redis.call('SET', KEYS[1], string.format('%.0f', now + tonumber(ARGV[1])), 'PX', math.ceil(ARGV[1] / 1000) + 1000)

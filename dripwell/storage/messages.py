@@ -130,17 +130,19 @@ _END_PLANNED = text("""
 WITH ended AS (
   UPDATE message SET state = :state, reason = :reason, updated_at = wall()
    WHERE enrollment_id = ANY(:enrollment_ids) AND state = 'PLANNED'
-  RETURNING id
+  RETURNING id, enrollment_id
+), logged AS (
+  INSERT INTO message_log (message_id, transition, actor, reason)
+  SELECT id, 'T15', :actor, :reason FROM ended
 )
-INSERT INTO message_log (message_id, transition, actor, reason)
-SELECT id, 'T15', :actor, :reason FROM ended
+SELECT enrollment_id FROM ended
 """)
 
 
-def end_planned(connection: Connection, enrollment_ids: Sequence[int], state: str, reason: str, actor: str) -> int:
-    """T15: PLANNED messages of these enrollments become SUPPRESSED or SKIPPED with a reason; returns how many."""
+def end_planned(connection: Connection, enrollment_ids: Sequence[int], state: str, reason: str, actor: str) -> set[int]:
+    """T15: PLANNED messages of these enrollments become SUPPRESSED or SKIPPED with a reason; returns whose did."""
     values = {"enrollment_ids": list(enrollment_ids), "state": state, "reason": reason, "actor": actor}
-    return connection.execute(_END_PLANNED, values).rowcount
+    return set(connection.execute(_END_PLANNED, values).scalars())
 
 
 # expired: planned messages of a lane that came too late to be of any use.

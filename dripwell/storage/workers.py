@@ -29,13 +29,25 @@ def passed(connection: Connection, queue: str, owner: Owner, *, progress: bool) 
     connection.execute(_PASSED, values)
 
 
-# silent_for: NULL when no process ever finished a pass.
-_SILENT_FOR = text("SELECT extract(epoch FROM wall() - max(last_pass))::float8 FROM worker WHERE queue = :queue")
+# silent_for: NULL when no such process ever finished a pass.
+_SILENT_FOR = text("""
+SELECT extract(epoch FROM wall() - max(last_pass))::float8
+  FROM worker
+ WHERE queue = ANY(:queues) AND (host, pid) IS DISTINCT FROM (CAST(:host AS text), CAST(:pid AS integer))
+""")
 
 
-def silent_for(connection: Connection, queue: str) -> float:
-    """Wall seconds since any process finished a pass of this queue; infinite when none ever did."""
-    found = connection.execute(_SILENT_FOR, {"queue": queue}).scalar()
+def silent_for(connection: Connection, *queues: str, besides: Owner | None = None) -> float:
+    """Wall seconds since any process (`besides` not counted) finished a pass of one of these queues.
+
+    Infinite when none ever did.
+    """
+    values = {
+        "queues": list(queues),
+        "host": besides.host if besides else None,
+        "pid": besides.pid if besides else None,
+    }
+    found = connection.execute(_SILENT_FOR, values).scalar()
     return float("inf") if found is None else float(found)
 
 

@@ -16,13 +16,13 @@ from dripwell.bootstrap import Installation
 from dripwell.cli import fleet
 from dripwell.embedded.lock import hold
 from dripwell.embedded.supervisor import Supervisor
-from dripwell.services import advance, enroll, publish
+from dripwell.services import advance, enroll
 from dripwell.settings import Settings
 from dripwell.storage import clock
+from tests import series
 from tests.conftest import ROOT
 from tests.demos import free_port
-
-CAMPAIGN = "seven-benefits"
+from tests.series import CAMPAIGN
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +66,7 @@ def test_every_link_of_a_real_email_fetched_with_get_and_head_changes_nothing_bu
 ) -> None:
     installation, crew = house
     with installation.database.transaction() as connection:
-        publish.apply(
-            connection,
-            installation.sources(CAMPAIGN),
-            CAMPAIGN,
-            actor="test",
-            live=False,
-            versions=installation.versions,
-            new_id=installation.new_id,
-        )
-        publish.approve(connection, CAMPAIGN, actor="clinical-review@kcla.example", versions=installation.versions)
-        publish.start(connection, CAMPAIGN, actor="test", live=False, versions=installation.versions)
+        series.start(connection, installation)
         now = clock.read(connection).now
         person, _ = enroll.add(
             connection,

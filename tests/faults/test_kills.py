@@ -10,7 +10,8 @@ import pytest
 
 from tests.demos import Demo, descendants
 
-COURSE = ("--seed", "11", "--people", "60")
+PEOPLE = 30
+COURSE = ("--seed", "11", "--people", str(PEOPLE))
 Processes = dict[int, tuple[int, str]]
 
 
@@ -53,7 +54,7 @@ def test_a_killed_process_changes_no_number(victim: str, undisturbed: Demo) -> N
 
     def kill(demo: int, line: str) -> None:
         # The third wave is on its way: people are due, messages planned, batches open.
-        if "emails accepted so far" in line and line.count(",") and not killed and _accepted(line) > 110:
+        if "emails accepted so far" in line and not killed and _accepted(line) > 1.8 * PEOPLE:
             pid = VICTIMS[victim](descendants(demo))
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)

@@ -236,6 +236,7 @@ class House:
             owner=self.owner,
             new_id=self.new_id,
             failpoint=failpoint,
+            replay=lambda: 0,
             rate=1e6,
         )
         return replace(made, **changes)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -287,6 +288,43 @@ def test_calls_are_listed_next_first_and_over_ones_are_not(project: Project, dat
     shown = project.run("calls", "list").stdout.splitlines()
     assert shown[0].split() == ["when", "phone", "ask", "for", "voicemail"]
     assert "(555) 010-0199   Maria     no" in shown[1]
+
+
+def test_who_found_no_time_stands_under_the_calls_until_one_is_booked(project: Project, database: Database) -> None:
+    project.added("maria@example.com")
+    with database.transaction() as connection:
+        now = clock.read(connection).now
+        (subscriber,) = (int(str(row[0])) for row in rows(connection, "SELECT id FROM subscriber"))
+        bookings.wish(
+            connection,
+            subscriber_id=subscriber,
+            phone="(555) 010-0199",
+            words="Evenings\x1b[2J, please",
+            now=now,
+            since=now - timedelta(days=1),
+            most=3,
+        )
+    shown = project.run("calls", "list").stdout
+    assert "No time suited these people" in shown
+    assert "Evenings" in shown
+    assert "\x1b" not in shown
+    (wish,) = project.read("calls", "list")["wishes"]
+    assert wish["phone"] == "(555) 010-0199"
+    with database.transaction() as connection:
+        bookings.add(
+            connection,
+            subscriber_id=subscriber,
+            message_id=None,
+            start_minute=int(now.timestamp()) // 60 + 600,
+            minutes=15,
+            ask_for="Maria",
+            phone="(555) 010-0199",
+            voicemail=False,
+            timezone="America/Denver",
+            wording="Call me.",
+            now=now + timedelta(minutes=5),
+        )
+    assert project.read("calls", "list")["wishes"] == []
 
 
 def test_status_and_report_add_up_and_csv_is_csv(project: Project) -> None:

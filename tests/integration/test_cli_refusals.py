@@ -52,6 +52,18 @@ def test_a_wrong_database_url_is_named_in_a_sentence(project: Project, database:
         assert json.loads(result.stdout)["kind"] in ("configuration", "unavailable")
 
 
+def test_a_redis_url_that_is_none_is_named_before_anything_starts(project: Project) -> None:
+    for url, says in (
+        ("http://someone:word@127.0.0.1/0", "REDIS_URL must start with redis://"),
+        ("redis://someone:word@127.0.0.1:port/0", "REDIS_URL cannot be read"),
+    ):
+        for command in ("status", "run"):
+            result = project.run(command, REDIS_URL=url)
+            assert result.exit_code == 1
+            assert result.stderr.startswith(f"error: {says}"), url
+            assert "word" not in result.output
+
+
 def test_a_setting_that_does_not_exist_lists_those_that_do(project: Project) -> None:
     result = project.run("status", DRIPWELL_SECRET="x")
     assert result.exit_code == 1

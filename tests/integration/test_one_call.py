@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from dripwell.services import enroll, plan, publish, send
 from dripwell.settings import Settings
 from dripwell.storage import clock
 from dripwell.storage.database import Database
+from tests import series
 from tests.conftest import ROOT
-
-CAMPAIGN = "seven-benefits"
+from tests.series import CAMPAIGN
 
 
 class Capture(BaseHTTPRequestHandler):
@@ -44,7 +45,7 @@ class Capture(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture()
+@pytest.fixture
 def capture() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Capture)
     server.daemon_threads = True
@@ -57,7 +58,7 @@ def capture() -> Iterator[ThreadingHTTPServer]:
     thread.join()
 
 
-@pytest.fixture()
+@pytest.fixture
 def installation(
     database: Database, redis_url: str, capture: ThreadingHTTPServer, tmp_path: Path
 ) -> Iterator[Installation]:
@@ -95,17 +96,7 @@ def test_each_email_to_a_thousand_people_is_one_valid_call_under_a_megabyte(
 ) -> None:
     people = _a_thousand(installation)
     with installation.database.transaction() as connection:
-        publish.apply(
-            connection,
-            installation.sources(CAMPAIGN),
-            CAMPAIGN,
-            actor="test",
-            live=False,
-            versions=installation.versions,
-            new_id=installation.new_id,
-        )
-        publish.approve(connection, CAMPAIGN, actor="clinical-review@kcla.example", versions=installation.versions)
-        publish.start(connection, CAMPAIGN, actor="test", live=False, versions=installation.versions)
+        series.start(connection, installation)
         enroll.enroll(connection, CAMPAIGN, people, actor="test")
         connection.execute(text("UPDATE lane_state SET batch_limit = 1000"))
     keys = [email.key for email in installation.versions.published(*_newest(installation)).campaign.emails]
@@ -148,7 +139,5 @@ def _make_everybody_due(installation: Installation) -> None:
     with installation.database.transaction() as connection:
         now = clock.read(connection).now
         ahead = now.replace(hour=20, minute=0, second=0, microsecond=0)
-        from datetime import timedelta
-
         ahead += timedelta(days=7 if ahead.weekday() == 2 else (2 - ahead.weekday()) % 7)
         clock.forward(connection, ahead if ahead > now else ahead + timedelta(days=7))

@@ -238,6 +238,21 @@ def test_five_failures_in_half_a_minute_open_the_breaker_and_one_real_message_tr
     assert house.states() == ["ACCEPTED"] * 6
 
 
+def test_a_trial_that_fails_shuts_the_lane_again_for_twice_as_long(house: House) -> None:
+    planned(house, *(f"p{n}@example.com" for n in range(6)))
+    house.provider.capabilities = type(house.provider.capabilities)(max_batch=1, events=True, logs=True)
+    house.provider.answers = [NotSent("connect") for _ in range(6)]
+    house.send()
+    assert len(house.provider.mailings) == 5
+    house.later(seconds=31)
+    house.send()
+    assert len(house.provider.mailings) == 6, "one real message tries"
+    ((breaker, longer),) = house.query(
+        "SELECT breaker, breaker_until - :now FROM lane_state WHERE lane = 'drip'", now=house.wall
+    )
+    assert (breaker, longer) == ("open", timedelta(seconds=60))
+
+
 def test_a_named_row_is_rejected_and_the_others_go_at_once(house: House) -> None:
     planned(house, "p0@example.com", "p1@example.com", "p2@example.com")
     house.provider.answers = [Refused("400 invalid address", 400, row=1)]
@@ -308,7 +323,26 @@ def test_one_message_that_is_too_large_alone_is_rejected_for_that(house: House) 
     house.provider.answers = [Refused("413", 413, too_large=True)]
     house.send()
     assert first(house) == ("REJECTED", "too_large")
+    assert house.query("SELECT state FROM campaign") == [("paused",)], "the words are too long for everybody"
     assert house.enrolled() == [("waiting", None, "1-first", None)], "the series goes on"
+
+
+def test_words_that_are_refused_pause_the_campaign_and_do_not_use_up_its_people(house: House) -> None:
+    planned(house, *(f"p{n}@example.com" for n in range(100)))
+    house.provider.answers = [Refused("400: the content is not allowed", 400) for _ in range(200)]
+    house.send()
+    assert house.query("SELECT state FROM campaign") == [("paused",)]
+    assert len(house.provider.mailings) <= 12
+    assert house.states().count("PLANNED") == 98, "two, alone, were told the same"
+    assert house.query("SELECT actor, action, about FROM activity") == [("sender", "paused", "pair")]
+
+
+def test_rows_that_are_refused_one_by_one_pause_the_campaign_after_twelve_calls(house: House) -> None:
+    planned(house, *(f"p{n}@example.com" for n in range(40)))
+    house.provider.answers = [Refused(f"400: personalizations.0 {n}", 400, row=0) for n in range(200)]
+    house.send()
+    assert len(house.provider.mailings) == 12
+    assert house.query("SELECT state FROM campaign") == [("paused",)]
 
 
 @pytest.mark.parametrize("status", [500, 200, None])

@@ -87,6 +87,7 @@ def test_lint_for_github_is_one_command_a_line(project: Path) -> None:
     assert lines
     assert all(line.startswith(("::error file=", "::warning file=")) for line in lines)
     assert "file=campaigns/seven-benefits/campaign.yaml,line=" in result.stdout
+    assert "did you mean `2 days`?" in result.stdout
 
 
 def test_lint_explains_a_code_and_suggests_the_nearest() -> None:

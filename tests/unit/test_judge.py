@@ -40,7 +40,7 @@ def test_a_right_course_has_no_findings() -> None:
         (FINISHED, [GOOD[0], replace(GOOD[1], at=MONDAY + timedelta(days=1))], "after 1 days instead of 2"),
         (replace(FINISHED, state="waiting"), GOOD, "still waiting"),
         (replace(FINISHED, state="exited", ended_reason="goal", left_at=MONDAY), GOOD, "after leaving (goal)"),
-        (replace(FINISHED, state="exited", ended_reason="unsubscribed", suppressed=150.0), GOOD, "after the suppression"),
+        (replace(FINISHED, state="exited", suppressed=150.0), GOOD, "after the suppression"),
         (FINISHED, [*GOOD, Received(2, "a", MONDAY, 1.0)], "without having joined"),
     ],
 )  # fmt: skip
