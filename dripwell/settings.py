@@ -32,7 +32,6 @@ class Settings(BaseModel):
     base_url: str | None = None  # overrides `links.base_url` in the sandbox, so that its links open on this machine
     web_port: int | None = None
     sandbox_port: int | None = None
-    lanes: str | None = None  # which queues a worker serves; None: all
     crash_at: str | None = None  # tests only: die at this failpoint; refused with a live provider
     stall_at: str | None = None  # tests only: stop at this failpoint; refused with a live provider
 
