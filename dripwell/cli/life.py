@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dripwell.bootstrap import Connection
 from dripwell.cli.opening import by_whom, opened
 from dripwell.cli.output import Answer, answers, counted, number
 from dripwell.core.errors import RefusedError
@@ -75,18 +76,25 @@ def stop(name: str, confirm: int | None, actor: str) -> Answer:
     dripwell stop seven-benefits --confirm 146
     dripwell pause seven-benefits                  keeps everybody's place instead
     """
-    with opened() as installation, installation.database.transaction() as connection:
+
+    def work(connection: Connection) -> int | None:
         row = publish.existing(connection, name, lock=True)
         if row.state == "stopped":
-            return Answer(
-                {"campaign": name, "state": "stopped", "changed": False, "left": 0}, [f"{name} was stopped already."]
-            )
+            return None
         if confirm is None:
             people = sum(reports.positions(connection, row.id).values())
             raise RefusedError(_how_many(name, people))
         left = publish.stop(connection, name, actor=actor)
         if left != confirm:
             raise RefusedError(f"{number(confirm)} is not the number: {_how_many(name, left)}")  # and nothing is kept
+        return left
+
+    with opened() as installation:
+        left = installation.database.retrying(work)
+    if left is None:
+        return Answer(
+            {"campaign": name, "state": "stopped", "changed": False, "left": 0}, [f"{name} was stopped already."]
+        )
     return Answer(
         {"campaign": name, "state": "stopped", "changed": True, "left": left},
         [f"{name} is stopped. {counted(left, 'person', 'people')} left it.", f"Numbers: dripwell report {name}"],

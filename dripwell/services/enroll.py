@@ -11,6 +11,7 @@ from dripwell.content.subscribers_csv import BadRow, GoodRow
 from dripwell.core.address import address_hash, check
 from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.core.states import Reason
+from dripwell.core.tokens import LIFETIME, Purpose
 from dripwell.services import happen, leave, publish, serve
 from dripwell.services.versions import Versions
 from dripwell.storage import campaigns, clock, consents, enrollments, subscribers
@@ -126,7 +127,13 @@ def ask_to_confirm(
     )
     day = int(times.wall_now.timestamp() // 86400)  # one confirmation an address a day: a form is a mail cannon
     serve.plan_service(
-        connection, campaign="confirm", step_key="confirm", subscriber_id=subscriber_id, round=day, now=times.now
+        connection,
+        campaign="confirm",
+        step_key="confirm",
+        subscriber_id=subscriber_id,
+        round=day,
+        now=times.now,
+        valid_until=times.now + LIFETIME[Purpose.CONFIRM],
     )
     return subscriber_id
 
@@ -229,7 +236,7 @@ def find(connection: Connection, address: str, pepper: bytes) -> Subscriber:
 
 def enroll(connection: Connection, name: str, subscriber_ids: Sequence[int], *, actor: str) -> int:
     """Enroll these people in a running campaign. Returns how many joined; who was ever in it is left as they are."""
-    row = publish.existing(connection, name)
+    row = publish.existing(connection, name, lock=True)
     if row.state != "running" or row.version_id is None:
         raise RefusedError(f"{name} is {row.state}, so nobody can join: dripwell start {name}")
     new = enrollments.add(
