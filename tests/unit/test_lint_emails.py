@@ -8,10 +8,11 @@ from datetime import date
 
 import pytest
 
+from dripwell.content.email_source import SERVICE
 from dripwell.content.lint import contrast, lint_emails
 from dripwell.content.lint_catalog import CATALOG, explain
 from dripwell.content.load import Claim
-from dripwell.content.render import SERVICE, service_campaign
+from dripwell.content.render import service_campaign
 from dripwell.content.theme import BASE, BLOCKS, TOKENS
 from dripwell.core.campaign import Form, Mailbox, Segment, Topic
 from dripwell.core.conditions import All, FieldIs, HasTag, Not

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dripwell.content.email_source import problems_in, source_of
 from dripwell.content.problems import Problem, show
-from dripwell.content.render import compile_step, problems_in, render_step, service_campaign, source_of
+from dripwell.content.render import compile_step, render_step, service_campaign
 from dripwell.content.slots import MAX_LIST
 from dripwell.content.theme import BASE, BLOCKS, TOKENS
 from dripwell.core.errors import ContentError

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dripwell.content.email_source import SERVICE
 from dripwell.content.render import (
     MAX_SLOTS,
-    SERVICE,
     SERVICE_EXTRAS,
     Person,
     compile_step,
