@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from dripwell.bootstrap import Installation
 from dripwell.core.tokens import Purpose
@@ -98,6 +98,11 @@ def test_every_page_fits_is_readable_and_can_be_pressed(
     page.on("console", lambda message: problems.append(f"console: {message.text}"))
     page.on("request", lambda request: None if request.url.startswith(address) else problems.append(request.url))
 
+    def press(button: Locator) -> None:
+        """Press what leads to another page, and come back when that page is there."""
+        with page.expect_navigation(wait_until="load"):
+            button.click()
+
     def look(name: str) -> None:
         _look(page, f"{name}-{width}-{scheme}", problems)
 
@@ -111,42 +116,43 @@ def test_every_page_fits_is_readable_and_can_be_pressed(
 
     page.goto(f"{address}/b/{mailed.link(Purpose.BOOK)}")
     look("times")
-    page.get_by_role("button", name="Show more days").click()
+    press(page.get_by_role("button", name="Show more days"))
     look("times-more")
-    page.get_by_role("button", name="Tell us when suits you").click()
+    press(page.get_by_role("button", name="Tell us when suits you"))
     look("wish")
     page.goto(f"{address}/b/{mailed.link(Purpose.BOOK)}")
     page.locator(".times input").first.check()
-    page.get_by_role("button", name="Continue").click()
+    press(page.get_by_role("button", name="Continue"))
     look("details")
     page.get_by_label("Your phone number").fill("12")
     page.locator("form").evaluate("form => form.noValidate = true")
-    page.get_by_role("button", name="Continue").click()
+    press(page.get_by_role("button", name="Continue"))
     look("details-errors")
     page.get_by_label("Your phone number").fill("(555) 010-0199")
     page.get_by_label("Call me at this number").check()
-    page.get_by_role("button", name="Continue").click()
+    press(page.get_by_role("button", name="Continue"))
     look("check")
-    page.get_by_role("button", name="Change the number").click()
-    page.get_by_role("button", name="Continue").click()
-    page.get_by_role("button", name="Book this call").click()
+    press(page.get_by_role("button", name="Change the number"))
+    press(page.get_by_role("button", name="Continue"))
+    press(page.get_by_role("button", name="Book this call"))
     look("booked")
     call = page.url
-    page.get_by_role("link", name="Change the time").click()
+    press(page.get_by_role("link", name="Change the time"))
     page.locator(".times input").first.check()
-    page.get_by_role("button", name="Continue").click()
+    press(page.get_by_role("button", name="Continue"))
     look("change")
-    page.get_by_role("button", name="Change the time").click()
-    page.get_by_role("link", name="Cancel the call").click()
+    press(page.get_by_role("button", name="Change the time"))
+    press(page.get_by_role("link", name="Cancel the call"))
     look("cancel")
-    page.get_by_role("button", name="Cancel this call").click()
+    press(page.get_by_role("button", name="Cancel this call"))
     assert page.url == call
     look("canceled")
 
     page.goto(f"{address}/u/{mailed.link(Purpose.UNSUBSCRIBE)}")
-    page.get_by_role("button", name="Unsubscribe").press("Enter")  # a keyboard is enough
+    with page.expect_navigation(wait_until="load"):
+        page.get_by_role("button", name="Unsubscribe").press("Enter")  # a keyboard is enough
     look("unsubscribed")
-    page.get_by_role("button", name="keep my emails").click()
+    press(page.get_by_role("button", name="keep my emails"))
     look("undone")
     problems = [problem for problem in problems if "status of 4" not in problem]
     page.goto(f"{address}/b/x")
