@@ -29,7 +29,7 @@ LAST = (
 )  # fmt: skip
 ZONES = ("America/Los_Angeles", "America/Los_Angeles", "America/Denver", "America/Chicago", "America/New_York", "")
 
-CLICKS, BOOKS, UNSUBSCRIBES = 0.30, 0.012, 0.010
+CLICKS, BOOKS, UNSUBSCRIBES = 0.22, 0.012, 0.010
 """Per email: how likely a person only looks, books a call, or unsubscribes."""
 BOUNCING = 0.02
 Act = Literal["nothing", "click", "book", "unsubscribe", "one-click"]

@@ -34,7 +34,7 @@ from dripwell.storage import clock, invariants, ledger, reports
 
 CAMPAIGN = "seven-benefits"
 REVIEWER = "clinical-review@kcla.example"
-HURRY = timedelta(minutes=45)
+HURRY = timedelta(hours=1)
 """How much campaign time one move of the demo may skip."""
 PATIENCE = 120.0
 """Wall seconds one move of campaign time may take before the demo gives up and says what is stuck."""

@@ -38,10 +38,10 @@ class Fleet:
         )
 
 
-def assemble(settings: Settings, held: Held, root: Path, *, seed: int | None = None, fast: bool = False) -> Fleet:
-    """Choose free ports and describe every process; nothing is started. `fast`: throw-away data, not fsynced."""
+def assemble(settings: Settings, held: Held, root: Path, *, seed: int | None = None) -> Fleet:
+    """Choose free ports and describe every process; nothing is started. `seed` repeats the sandbox's ids."""
     folder = held.folder
-    servers = prepare(held, database=settings.database_url is None, redis=settings.redis_url is None, fast=fast)
+    servers = prepare(held, database=settings.database_url is None, redis=settings.redis_url is None)
     database_url = settings.database_url.get_secret_value() if settings.database_url else str(servers.database_url)
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else str(servers.redis_url)
     web_port = free_port(folder, "web", wish=settings.web_port or bootstrap.WEB_PORT)
