@@ -474,9 +474,13 @@ def test_a_late_timer_never_touches_the_connection_of_the_next_call(serve: Calla
     server = serve(ACCEPTED)
     with closing(SendGrid(KEY, server.url, deadline=0.2)) as provider:
         end = time.monotonic() + 1
-        while time.monotonic() < end:
-            assert provider.call(mailing()) == Accepted("14c5d75ce93")
-    assert server.connections == 1
+        cut = 0  # calls that a busy machine really made as long as the deadline: those are cut rightly
+        while (began := time.monotonic()) < end:
+            outcome = provider.call(mailing())
+            if outcome != Accepted("14c5d75ce93"):
+                assert time.monotonic() - began >= 0.2, outcome
+                cut += 1
+    assert server.connections <= 1 + cut
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
