@@ -14,7 +14,7 @@ from dripwell.cli.opening import project
 from dripwell.cli.output import Answer, Line, answers, clean, counted, number, table
 from dripwell.content import schema as schemas
 from dripwell.content.files import campaign_names, read_sources
-from dripwell.content.lint import lint_emails
+from dripwell.content.lint import lint_documents, lint_emails
 from dripwell.content.lint_catalog import CATALOG
 from dripwell.content.load import load
 from dripwell.content.problems import Problem, did_you_mean, show
@@ -62,6 +62,8 @@ def lint(target: str | None, explain: str | None, form: str, live: bool, verbose
         if loaded.site is not None and loaded.campaign is not None:
             emails += len(loaded.campaign.emails)
             found |= dict.fromkeys(lint_emails(own, loaded.site, loaded.campaign, loaded.claims, live=live))
+        elif loaded.site is not None:
+            found |= dict.fromkeys(lint_documents(own, loaded.site, name))
     problems = list(found)
     return Answer(
         _as_json(names, sources, problems, emails, verbose=verbose),

@@ -52,6 +52,26 @@ def lint_emails(
     return in_order(found, sources, campaign)
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def lint_documents(sources: Sources, site: Site, name: str) -> tuple[Problem, ...]:
+    """What is wrong inside a campaign's Markdown files when its campaign.yaml cannot be read: all errors in one run.
+
+    Merge fields, blocks and Markdown are judged as in `lint_emails`; what hangs on the order of the steps is not.
+    """
+    folder = f"campaigns/{name}/"
+    stems = sorted(
+        path[len(folder) : -3]
+        for path, text in sources.items()
+        # Bytes that are not UTF-8 stand as lone surrogates; `load` has said so already.
+        if path.startswith(folder) and path.endswith(".md") and not _SURROGATES.search(text)
+    )
+    steps = tuple(Email(stem, stem, "") for stem in stems)
+    stand_in = Campaign(name, name, "drip", site.topics[0].name if site.topics else "", steps)
+    return tuple(problem for stem in stems for problem in problems_in(source_of(sources, site, stand_in, stem)))
+
+
 # -- one email ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
 
-from dripwell.content.lint import lint_emails
+from dripwell.content.lint import lint_documents, lint_emails
 from dripwell.content.load import load, load_site
 from dripwell.content.problems import Problem
 from dripwell.content.render import service_campaign, step_links
@@ -105,6 +105,8 @@ def _checked(
     problems = loaded.problems
     if loaded.site is not None and loaded.campaign is not None:
         problems += lint_emails(files, loaded.site, loaded.campaign, loaded.claims, live=live)
+    elif loaded.site is not None:
+        problems += lint_documents(files, loaded.site, name)
     return loaded.site, loaded.campaign, problems
 
 

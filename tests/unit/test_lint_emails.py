@@ -9,9 +9,10 @@ from datetime import date
 import pytest
 
 from dripwell.content.email_source import SERVICE
-from dripwell.content.lint import contrast, lint_emails
+from dripwell.content.files import read_sources
+from dripwell.content.lint import contrast, lint_documents, lint_emails
 from dripwell.content.lint_catalog import CATALOG, explain
-from dripwell.content.load import Claim
+from dripwell.content.load import Claim, load
 from dripwell.content.render import service_campaign
 from dripwell.content.theme import BASE, BLOCKS, TOKENS
 from dripwell.core.campaign import Form, Mailbox, Segment, Topic
@@ -340,3 +341,21 @@ def test_every_code_the_program_uses_is_explained() -> None:
 def test_contrast_is_the_one_of_the_standard() -> None:
     assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
     assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.01)
+
+
+def test_a_broken_campaign_file_does_not_hide_what_is_wrong_in_the_emails() -> None:
+    """All errors in one run: the Markdown is judged even when campaign.yaml cannot be read."""
+    sources = dict(read_sources(ROOT, "seven-benefits"))
+    path = "campaigns/seven-benefits/3-blocking-pain-signals.md"
+    sources[path] = sources[path].replace("{{ first_name or", "{{ frist_name or")
+    sources["campaigns/seven-benefits/campaign.yaml"] = "type: drip\n\ttabs: no\n"
+    sources["campaigns/seven-benefits/4-mental-breakthroughs.md"] = "# Bytes \udcff {{ nothing }}"
+    sources["campaigns/seven-benefits/5-minimal-side-effects.md"] = ""
+    loaded = load(sources, "seven-benefits")
+    assert loaded.campaign is None
+    assert loaded.site is not None
+    found = lint_documents(sources, loaded.site, "seven-benefits")
+    assert [(problem.code, problem.path, problem.line) for problem in found if problem.path == path] == [
+        ("D202", path, 3)
+    ]
+    assert all("4-mental" not in problem.path for problem in found)
