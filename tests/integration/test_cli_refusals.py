@@ -6,7 +6,6 @@ import base64
 import json
 import signal
 import socket
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,24 +111,14 @@ def test_time_is_not_moved_with_a_live_provider_or_without_anybody_who_works(pro
     assert project.read("status")["ahead_seconds"] == 0
 
 
-def _interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Press Ctrl-C as a person does: again after a second if the first one fell between two looks at signals."""
-    for _ in range(4):
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=1)
-        except subprocess.TimeoutExpired:
-            continue
-    return process.communicate(timeout=30)
-
-
 def test_ctrl_c_ends_with_130_and_no_traceback(project: Project) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/x"
         process = project.process("status", DATABASE_URL=url)
         accepted, _ = silent.accept()  # it now waits for a server that says nothing
         with accepted:
-            out, err = _interrupted(process)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert out == ""
     assert err.strip() == "stopped"
