@@ -189,7 +189,12 @@ def _begin(installation: Installation, folder: Path, seed: int, people: int) -> 
     crowd.write_csv(crowd.invent(people, seed), path)
     consent = enroll.Consent("seven-part-series", "invented for the demo", "Email me the seven-part series.")
     taken = enroll.take_in(
-        database, read(path), consent=consent, pepper=installation.pepper, new_id=installation.new_id
+        database,
+        read(path),
+        consent=consent,
+        pepper=installation.pepper,
+        versions=installation.versions,
+        new_id=installation.new_id,
     )
     note(f"imported {taken.added} invented subscribers")
     sources = installation.sources(CAMPAIGN)

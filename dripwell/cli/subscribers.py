@@ -195,6 +195,7 @@ def import_(file: Path, topic: str, source: str, wording: str, given_at: datetim
                     read(file),
                     consent=consent,
                     pepper=installation.pepper,
+                    versions=installation.versions,
                     new_id=installation.new_id,
                     tick=tick,
                 )

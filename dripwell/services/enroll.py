@@ -144,11 +144,13 @@ def take_in(
     *,
     consent: Consent,
     pepper: bytes,
+    versions: Versions,
     new_id: Callable[[], UUID],
     tick: Callable[[int], None] = lambda _: None,
 ) -> Imported:
     """Import every good row, 500 to a transaction; bad rows are listed. Running it again adds nobody twice.
 
+    A tag in a row starts the running campaigns that it triggers; whoever was ever in one does not join it again.
     `tick` is told how many rows have been read, for a progress bar.
     """
     result = Imported()
@@ -159,10 +161,10 @@ def take_in(
         else:
             part.append(row)
         if len(part) == SLICE:
-            _take_in_part(database, part, consent, pepper, new_id, result)
+            _take_in_part(database, part, consent, pepper, versions, new_id, result)
             part = []
         tick(result.rows + len(part))
-    _take_in_part(database, part, consent, pepper, new_id, result)
+    _take_in_part(database, part, consent, pepper, versions, new_id, result)
     tick(result.rows)
     return result
 
@@ -198,6 +200,7 @@ def _take_in_part(
     part: Sequence[GoodRow],
     consent: Consent,
     pepper: bytes,
+    versions: Versions,
     new_id: Callable[[], UUID],
     result: Imported,
 ) -> None:
@@ -206,8 +209,9 @@ def _take_in_part(
 
     def work(connection: Connection) -> int:
         times = clock.read(connection)
-        return sum(
-            add(
+        added = 0
+        for row in ordered:
+            subscriber_id, is_new = add(
                 connection,
                 address=row.address,
                 consent=consent,
@@ -217,9 +221,11 @@ def _take_in_part(
                 timezone=row.timezone,
                 fields=row.fields,
                 tags=row.tags,
-            )[1]
-            for row in ordered
-        )
+            )
+            for name in row.tags:
+                happen.trigger(connection, versions, subscriber_id, "tag", name, times)
+            added += is_new
+        return added
 
     added = database.retrying(work)
     result.added += added
@@ -284,9 +290,3 @@ def take_out(connection: Connection, name: str, subscriber_id: int, *, actor: st
     )
     campaigns.add_activity(connection, actor=actor, action="took out", about=name, detail={"subscriber": subscriber_id})
     return ended
-
-
-def tag(connection: Connection, versions: Versions, subscriber_id: int, name: str, times: Times) -> None:
-    """Give a person a tag; campaigns that start with it enroll them."""
-    subscribers.amend(connection, subscriber_id, timezone=None, fields={}, tags=[name])
-    happen.trigger(connection, versions, subscriber_id, "tag", name, times)

@@ -350,3 +350,13 @@ def test_status_and_report_add_up_and_csv_is_csv(project: Project) -> None:
     assert lines[0] == "key,planned,accepted,delivered,bounced,clicked,booked,unsubscribed"
     assert len(lines) == 8
     assert project.run("report", "no-such").exit_code == 1
+
+
+def test_a_tag_in_an_import_starts_the_campaign_it_triggers_and_only_once(project: Project, tmp_path: Path) -> None:
+    project.edit("  form: series-request", "  tag: asked-at-the-fair")
+    project.started()
+    people = tmp_path / "people.csv"
+    people.write_text("email,tags\nmaria@example.com,asked-at-the-fair\nnoah@example.com,other\n", encoding="utf-8")
+    for _ in range(2):
+        project.read("subscribers", "import", str(people), "--topic", TOPIC, "--source", "a test")
+        assert project.read("report", CAMPAIGN)["joined"] == 1
