@@ -1,8 +1,6 @@
 """The stage-1 record: every table a message needs to be mailed once and accounted for."""
 
-from pathlib import Path
-
-from alembic import op
+from dripwell.storage.migrations.statements import run
 
 revision = "0001"
 down_revision = None
@@ -12,11 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the record."""
-    sql = (Path(__file__).parent.parent / "0001_record.sql").read_text(encoding="utf-8")
-    # Straight to the driver, without parameters: a % in the file is a %, and many statements go in one round trip.
-    cursor = op.get_bind().connection.cursor()
-    cursor.execute(sql)
-    cursor.close()
+    run("0001_record.sql")
 
 
 def downgrade() -> None:

@@ -1,0 +1,1 @@
+-- Warm-up and reputation: what slows a lane, a campaign or a mailbox group.

@@ -1,0 +1,1 @@
+-- Restore: witnesses, quarantine and the epochs of the call journal.

@@ -1,0 +1,1 @@
+-- Reading fast: what ingest and the planner need of the record at size.
