@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check bench clean lock schema shots
+.PHONY: help install demo test faults soak lint types check bench clean lock schema shots
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1	/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -16,6 +16,12 @@ demo: $(VENV)/.run ## watch the program do its whole job with invented people
 
 test: $(VENV)/.dev ## run every test
 	@$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist worksteal $(TESTS)
+
+faults: $(VENV)/.dev ## break everything at every point: the whole matrix and a short soak, under 20 minutes
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile -m "matrix or not matrix" $(or $(TESTS),tests/faults)
+
+soak: $(VENV)/.dev ## MINUTES=10 [SEED=7] [PEOPLE=7500]: kill, cut and mislead it at random, then judge
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PEOPLE),--people $(PEOPLE))
 
 lint: $(VENV)/.dev ## style, import rule, and the campaigns themselves
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/dripwell schema --check && $(BIN)/dripwell lint

@@ -12,7 +12,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from dripwell.core.campaign import Lane, Site
 from dripwell.core.errors import ConfigurationError, ContentError
 from dripwell.core.tokens import Keys
 from dripwell.delivery.sendgrid import SendGrid
+from dripwell.delivery.smtp import Smtp, parse_url
 from dripwell.embedded.lock import running
 from dripwell.embedded.servers import Servers, running_or_started
 from dripwell.embedded.state import remembered
@@ -66,8 +68,8 @@ class Installation:
     keys: Keys
     pepper: bytes
     versions: Versions
-    provider: SendGrid
-    door: SendGrid | None
+    provider: SendGrid | Smtp
+    door: SendGrid | Smtp | None
     owner: Owner
     patience: Patience
     failpoint: Callable[[str], None]
@@ -113,7 +115,7 @@ def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -
     if site is None:
         raise ContentError("\n".join(f"{p.path}:{p.line}:{p.column} {p.code} {p.text}" for p in problems))
     provider = _provider(settings)
-    if live and settings.webhook_key is None:
+    if settings.provider == "sendgrid" and settings.webhook_key is None:
         raise ConfigurationError(
             "DRIPWELL_WEBHOOK_KEY is missing: with a live provider, unsigned events are never believed. "
             "Copy the public key from the provider's event webhook settings."
@@ -130,7 +132,7 @@ def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -
         provider=provider,
         door=provider if provider.capabilities.events else None,
         owner=Owner(socket.gethostname(), _boot_id(), os.getpid()),
-        patience=Patience(resend=provider.capabilities.logs) if live else SANDBOX,
+        patience=_patience(site, live=live, logs=provider.capabilities.logs),
         failpoint=_failpoint(settings),
     )
 
@@ -270,7 +272,7 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
         "plan": lambda: plan.plan(database, installation.versions, out_of_time=out_of_time),
         "ingest": ingesting,
         "settle": settling,
-        "audit": lambda: _audit(database),
+        "audit": lambda: _audit(installation),
         **{lane.value: sending(lane) for lane in Lane},
     }
 
@@ -279,14 +281,22 @@ def _queue_of(name: str) -> str:
     return "keep" if name in ("settle", "audit") else name
 
 
-def _audit(database: Database) -> int:
-    with database.snapshot() as connection:
-        broken = invariants.broken(connection)
+def _audit(installation: Installation) -> int:
+    with installation.database.snapshot() as connection:
+        broken = invariants.broken(connection, _pace(installation.site))
     for name, rows in broken.items():
         log.critical("an invariant does not hold: %s, rows %s", name, rows)
-    with database.transaction() as connection:
+    with installation.database.transaction() as connection:
         workers.forget_old(connection)
     return len(broken)
+
+
+def _pace(site: Site) -> invariants.Pace:
+    limits, usual = site.limits, invariants.Pace()
+    gap = limits.gap.at_most() if limits.gap else timedelta(0)
+    if limits.emails is None or limits.per is None:
+        return invariants.Pace(gap, usual.emails, timedelta(0))  # no limit
+    return invariants.Pace(gap, limits.emails, limits.per.at_most())
 
 
 def sender(installation: Installation) -> send.Sender:
@@ -301,11 +311,31 @@ def sender(installation: Installation) -> send.Sender:
         new_id=installation.new_id,
         failpoint=installation.failpoint,
         replay=lambda: _replay(installation),
-        rate=RATE,
+        take=lambda lane, weight: installation.fast.take(weight, RATE),
+        throttled=lambda seconds: None,
     )
 
 
-def _provider(settings: Settings) -> SendGrid:
+def _patience(site: Site, *, live: bool, logs: bool) -> Patience:
+    """How long evidence is waited for, and what happens then: as `delivery.on_unknown` says, else as proof allows."""
+    usual = Patience() if live else SANDBOX
+    policy = site.delivery.on_unknown
+    return replace(usual, resend=logs if policy is None else policy == "resend")
+
+
+def _provider(settings: Settings) -> SendGrid | Smtp:
+    if settings.smtp_url is not None:
+        relay = parse_url(settings.smtp_url.get_secret_value())
+        return Smtp(
+            relay.host,
+            relay.port,
+            now=lambda: datetime.now(UTC),  # noqa: TID251  # of the Date header alone
+            security=relay.security,
+            user=relay.user,
+            password=relay.password,
+            baa=settings.smtp_baa,
+            bounces=settings.smtp_bounces,
+        )
     if settings.sendgrid_api_key is not None:
         return SendGrid(
             settings.sendgrid_api_key.get_secret_value(), settings.provider_url or REAL_PROVIDER, settings.webhook_key

@@ -22,7 +22,10 @@ class Settings(BaseModel):
 
     database_url: SecretStr | None = None  # None: the embedded PostgreSQL; secret, because it may hold a password
     redis_url: SecretStr | None = None  # None: the embedded Valkey
-    sendgrid_api_key: SecretStr | None = None  # None: the sandbox
+    sendgrid_api_key: SecretStr | None = None  # None, and no smtp_url: the sandbox
+    smtp_url: SecretStr | None = None  # smtp+starttls://user:password@host:587: a mail server instead of SendGrid
+    smtp_bounces: str | None = None  # the return path of bounces, such as bounces+*@mail.example.com
+    smtp_baa: bool = False  # whoever runs that server has signed an agreement for health data
     provider_url: str | None = None  # where the provider's API is; None: the real one, or the sandbox that `run` starts
     webhook_key: str | None = None  # base64 DER public key that signs the provider's events
     secret_key: SecretStr | None = None  # signs links; None: made once in the state directory
@@ -37,13 +40,15 @@ class Settings(BaseModel):
 
     @property
     def live(self) -> bool:
-        """Whether mail would leave the building: a provider key is set and no sandbox stands in for the provider."""
-        return self.sendgrid_api_key is not None
+        """Whether mail would leave the building: no sandbox stands in for the provider."""
+        return self.provider != "sandbox"
 
     @property
-    def provider(self) -> Literal["sandbox", "sendgrid"]:
+    def provider(self) -> Literal["sandbox", "sendgrid", "smtp"]:
         """Which provider mails go to."""
-        return "sendgrid" if self.live else "sandbox"
+        if self.smtp_url is not None:
+            return "smtp"
+        return "sandbox" if self.sendgrid_api_key is None else "sendgrid"
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -68,6 +73,9 @@ class Settings(BaseModel):
             raise ConfigurationError(f"{name}: {first['msg']}") from None
         _check_url("DATABASE_URL", found.database_url, ("postgresql", "postgres"))
         _check_url("REDIS_URL", found.redis_url, ("redis", "rediss", "unix"))
+        _check_url("DRIPWELL_SMTP_URL", found.smtp_url, ("smtp", "smtps"))
+        if found.smtp_url is not None and found.sendgrid_api_key is not None:
+            raise ConfigurationError("DRIPWELL_SMTP_URL and SENDGRID_API_KEY are both set: mail goes one way")
         if found.live and (found.crash_at or found.stall_at):
             raise ConfigurationError("DRIPWELL_CRASH_AT and DRIPWELL_STALL_AT are for tests: unset them to mail live")
         return found

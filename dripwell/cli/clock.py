@@ -1,4 +1,7 @@
-"""`clock forward`: campaign time runs ahead, in the sandbox only, so that a two-week series takes seconds."""
+"""`clock forward`: campaign time runs ahead, in the sandbox only, so that a two-week series takes seconds.
+
+`clock accept`: the database's clock jumped, everything stopped, and a person says that the time is right now.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell.bootstrap import Installation
-from dripwell.cli.opening import opened, project
+from dripwell.cli.opening import by_whom, opened, project
 from dripwell.cli.output import Answer, answers, moment, note
 from dripwell.core.duration import Duration
 from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.embedded.lock import running
-from dripwell.services import advance
+from dripwell.services import advance, clockwatch
 from dripwell.settings import Settings
 from dripwell.storage import clock as clocks
 
@@ -23,12 +26,12 @@ PATIENCE = 120.0
 
 @click.group()
 def clock() -> None:
-    """Move campaign time, in the sandbox only. With a live provider it is refused.
+    """Move campaign time, in the sandbox only, and say that the time is right after an alarm.
 
     \b
     dripwell clock forward 2 days
-    dripwell clock forward 3 weeks
     dripwell clock forward 90 minutes --json
+    dripwell clock accept --reason "the server's clock was set right"
     """
 
 
@@ -68,6 +71,34 @@ def forward(duration: tuple[str, ...]) -> Answer:
     return Answer(
         {"from": begin, "to": now, "moves": moves},
         [f"Campaign time is {moment(now, zone)}.", "How it went: dripwell status"],
+    )
+
+
+@clock.command()
+@click.option("--reason", required=True, help="Why the time is right now, for the activity log.")
+@by_whom
+@answers
+def accept(reason: str, actor: str) -> Answer:
+    """Say that the database's clock is right, after it jumped ahead and planning stopped.
+
+    Look at the server's time first: whatever is due by it goes out.
+
+    \b
+    dripwell clock accept --reason "the server's clock was set right"
+    dripwell clock accept --reason "it was two hours slow for a week" --by ana@kcla.example
+    dripwell clock accept --reason "Redis is an hour slow" --json
+    """
+    with opened() as installation:
+        redis_now = installation.fast.now()
+        alarm = installation.database.retrying(
+            lambda connection: clockwatch.accept(connection, actor=actor, reason=reason, redis_now=redis_now)
+        )
+        with installation.database.transaction() as connection:
+            wall_now = clocks.read(connection).wall_now
+        zone = ZoneInfo(installation.site.clinic.timezone)
+    return Answer(
+        {"accepted": alarm, "wall": wall_now},
+        [f"Planning goes on. It is {moment(wall_now, zone)}.", f"What the alarm was: {alarm}"],
     )
 
 

@@ -23,7 +23,22 @@ from dripwell.core.errors import (
     UnavailableError,
 )
 
-REGISTRY = ("writing", "publishing", "life", "subscribers", "calls", "numbers", "clock", "run", "demo")
+REGISTRY = (
+    "writing",
+    "publishing",
+    "life",
+    "subscribers",
+    "bounces",
+    "calls",
+    "held",
+    "brakes",
+    "quarantine",
+    "numbers",
+    "events",
+    "clock",
+    "run",
+    "demo",
+)
 """The modules of this package that hold commands, each in a list `commands`; in the order that help shows."""
 
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import sys
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,10 +17,11 @@ from dripwell import bootstrap
 from dripwell.cli import funnel
 from dripwell.cli.opening import opened
 from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, number, table, to_stdout
+from dripwell.core.campaign import MARKETING_LANES
 from dripwell.embedded.lock import running
-from dripwell.services import publish
+from dripwell.services import pace, publish
 from dripwell.services.report import report as count_campaign
-from dripwell.storage import campaigns, clock, reports, workers
+from dripwell.storage import brakes, campaigns, clock, reports, workers
 
 SILENT = 60.0
 """Seconds without a pass after which a queue counts as not served."""
@@ -53,6 +54,8 @@ def status() -> Answer:
                 }
             )
         lanes = [dict(row._mapping) for row in reports.lanes(connection, times.now)]
+        warm_up = pace.standing(connection, installation.site, times.now)
+        due = sum(lane["due"] for lane in lanes if lane["lane"] in MARKETING_LANES)
         silent = {
             queue: workers.silent_for(connection, queue) for queues in bootstrap.QUEUES.values() for queue in queues
         }
@@ -65,6 +68,12 @@ def status() -> Answer:
             "campaigns": stored,
             "not_applied": sorted(set(installation.campaign_names()) - {str(one["campaign"]) for one in stored}),
             "lanes": lanes,
+            "warm_up": warm_up,
+            "warm_up_done": pace.forecast(connection, installation.site, due, times.now),
+            "catch_up_per_hour": pace.catch_up_rate(connection),
+            "brakes": [
+                {"scope": one.scope, "reason": one.reason, "since": one.since} for one in brakes.standing(connection)
+            ],
             "queues": {queue: None if math.isinf(seconds) else round(seconds, 1) for queue, seconds in silent.items()},
             "unsettled": reports.unsettled(connection, times.now),
             "next_due": reports.next_due(connection),
@@ -94,6 +103,7 @@ def _status_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
         "",
         *table(["lane", "due", "in batch", "held", "oldest", "calls"], [_lane(one, zone) for one in value["lanes"]]),
     ]
+    lines += _slowed(value, zone)
     served = [queue for queue, seconds in value["queues"].items() if seconds is not None and seconds < SILENT]
     silent = [queue for queue in value["queues"] if queue not in served]
     lines.append("")
@@ -108,6 +118,27 @@ def _status_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     if value["next_due"] is not None:
         lines.append(f"  next due: {moment(value['next_due'], zone)}")
     return lines
+
+
+def _slowed(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
+    """What keeps marketing emails back: a warm-up, catching up, breakers."""
+    lines: list[Line] = []
+    warm_up: pace.Standing | None = value["warm_up"]
+    if warm_up is not None and warm_up.day < 0:
+        lines.append(f"  warm-up {warm_up.preset} begins in {counted(-warm_up.day, 'day')}; until then none goes out")
+    elif warm_up is not None:
+        used = f"{number(warm_up.used)} of {number(warm_up.cap)} used until {moment(warm_up.until, zone)}"
+        still = ", standing still" if warm_up.frozen else ""
+        done: date | None = value["warm_up_done"]
+        last = "" if done is None else f"; what is due now is out on {done:%a %b} {done.day} {done.year}"
+        lines.append(f"  warm-up {warm_up.preset}, day {warm_up.day + 1}{still}: {used}{last}")
+    if value["catch_up_per_hour"] is not None:
+        lines.append(f"  catching up after a silence: {number(value['catch_up_per_hour'])} emails an hour at most")
+    for one in value["brakes"]:
+        lines.append(Text.assemble("  ", ("!", "red"), clean(f" {one['scope']} is closed: {one['reason']}")))
+    if value["brakes"]:
+        lines.append("    go on: dripwell brake list")
+    return ["", *lines] if lines else []
 
 
 def _lane(one: dict[str, Any], zone: ZoneInfo) -> list[str]:

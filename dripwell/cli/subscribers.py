@@ -14,7 +14,7 @@ from rich.text import Text
 from dripwell.cli.opening import ADDRESS, by_whom, opened
 from dripwell.cli.output import Answer, Line, answers, clean, counted, is_terminal, moment, note, number, to_stderr
 from dripwell.content.problems import did_you_mean
-from dripwell.content.subscribers_csv import count, read
+from dripwell.content.subscribers_csv import RELATIONSHIPS, count, read
 from dripwell.core.campaign import Site
 from dripwell.core.duration import resolve
 from dripwell.core.errors import NotFoundError
@@ -27,6 +27,7 @@ from dripwell.storage.database import Connection
 
 MOST_BAD_ROWS = 50
 """As many are listed for a person; --json lists all."""
+_OR = "prospect, patient or unknown"
 _BECAME = {
     "ACCEPTED": "accepted",
     "PLANNED": "planned",
@@ -63,6 +64,11 @@ def subscribers() -> None:
 )
 @click.option("--first-name", metavar="NAME")
 @click.option("--timezone", metavar="ZONE", help="Such as America/Denver (default: the clinic's).")
+@click.option(
+    "--relationship",
+    type=click.Choice(RELATIONSHIPS),
+    help="To the clinic (default: prospect, or what is known). Patients are mailed under an agreement only.",
+)
 @answers
 def add(
     address: str,
@@ -74,20 +80,21 @@ def add(
     given_at: datetime | None,
     first_name: str | None,
     timezone: str | None,
+    relationship: str | None,
 ) -> Answer:
     """Add one person: either they confirm by email, or you say how you know that they agreed.
 
     \b
     dripwell subscribers add maria@example.com --confirm-by-email --form series-request
     dripwell subscribers add maria@example.com --topic seven-part-series --source "front desk, in writing"
-    dripwell subscribers add maria@example.com --topic monthly-notes --source "paper form" --given-at 2026-05-02
+    dripwell subscribers add maria@example.com --topic monthly-notes --source "paper form" --relationship patient
     """
     zone = _zone(timezone)
     fields = {"first_name": first_name} if first_name else {}
     if confirm_by_email:
         if form is None or topic is not None or source is not None or wording or given_at is not None:
             raise click.UsageError("--confirm-by-email goes with --form NAME, and with neither --topic nor --source")
-        return _ask_to_confirm(address, form, fields, zone)
+        return _ask_to_confirm(address, form, fields, zone, relationship)
     if form is not None or topic is None or source is None:
         raise click.UsageError(
             "nobody is mailed without consent: give --confirm-by-email --form NAME, "
@@ -105,6 +112,8 @@ def add(
             times=times,
             timezone=zone,
             fields=fields,
+            relationship=relationship,
+            corrects=relationship is not None,
         )
         suppressed = _suppressed(connection, subscriber_id)
     for scope, reason in suppressed.items():
@@ -126,7 +135,9 @@ def add(
     )
 
 
-def _ask_to_confirm(address: str, form: str, fields: dict[str, str], zone: str | None) -> Answer:
+def _ask_to_confirm(
+    address: str, form: str, fields: dict[str, str], zone: str | None, relationship: str | None
+) -> Answer:
     with opened() as installation, installation.database.transaction() as connection:
         names = [known.name for known in installation.site.forms]
         if form not in names:
@@ -140,6 +151,7 @@ def _ask_to_confirm(address: str, form: str, fields: dict[str, str], zone: str |
             times=clock.read(connection),
             timezone=zone,
             fields=fields,
+            relationship=relationship,
         )
     return Answer(
         {"address": address, "form": form, "confirmation": "planned"},
@@ -165,7 +177,8 @@ def import_(file: Path, topic: str, source: str, wording: str, given_at: datetim
     dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May"
     dripwell subscribers import people.csv --topic monthly-notes --source "old system" --given-at 2024-02-01 --json
 
-    Columns `timezone`, `tags` (separated by ;) and `first_name` are known; any other column is kept as a field.
+    Columns `timezone`, `tags` (separated by ;), `relationship` (prospect, patient, unknown) and `first_name` are known;
+    any other column is kept as a field.
     """
     rows = count(file)  # to its end, so that a file that breaks off in the middle is refused as a whole
     with opened() as installation:
@@ -207,6 +220,7 @@ def import_(file: Path, topic: str, source: str, wording: str, given_at: datetim
             "added": found.added,
             "known": found.known,
             "bad": found.bad,
+            "relationship_unknown": found.unsaid,
             "topic": topic,
         },
         _imported_lines(file, topic, found, dry_run=dry_run),
@@ -220,6 +234,9 @@ def _imported_lines(file: Path, topic: str, found: services.Imported, *, dry_run
         lines.append(f"  … and {number(len(found.bad) - MOST_BAD_ROWS)} more; --json lists all")
     sums = f"{number(found.rows)} rows = {number(found.added)} {'new' if dry_run else 'added'} + "
     lines.append(sums + f"{number(found.known)} known + {number(len(found.bad))} bad")
+    if found.unsaid:
+        them = counted(found.unsaid, "row does", "rows do")
+        lines.append(f"{them} not say whether the person is a patient: a column `relationship` with {_OR}.")
     if dry_run:
         return [*lines, "Nothing was changed. To import: the same command without --dry-run"]
     return [*lines, f"Into a campaign for {topic}: dripwell enroll NAME --all"]
@@ -241,6 +258,7 @@ def show(address: str) -> Answer:
         value: dict[str, Any] = {
             "address": person.address,
             "state": person.state,
+            "relationship": person.relationship,
             "joined_at": person.joined_at,
             "timezone": person.timezone,
             "fields": person.fields,
@@ -264,7 +282,8 @@ def _person_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     lines: list[Line] = [
         Text.assemble((value["address"], "bold"), f"   {value['state']}   since {moment(value['joined_at'], zone)}")
     ]
-    facts = [f"{name} {content}" for name, content in value["fields"].items()]
+    facts = [] if value["relationship"] == "prospect" else [f"relationship {value['relationship']}"]
+    facts += [f"{name} {content}" for name, content in value["fields"].items()]
     facts += [f"tag {tag}" for tag in value["tags"]]
     facts += [value["timezone"]] if value["timezone"] else []
     facts += ["at most one email a week"] if value["pace"] == "weekly" else []

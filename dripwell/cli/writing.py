@@ -16,6 +16,7 @@ from dripwell.content import schema as schemas
 from dripwell.content.files import campaign_names, read_sources
 from dripwell.content.lint import lint_documents, lint_emails
 from dripwell.content.lint_catalog import CATALOG
+from dripwell.content.lint_staging import Passage, passages
 from dripwell.content.load import load
 from dripwell.content.problems import Problem, did_you_mean, show
 from dripwell.content.render import Rendered, render_step
@@ -38,7 +39,7 @@ ART = "templates/email/art"
     help="How to print.",
 )
 @click.option("--live", is_flag=True, help="Also what only a start with a live provider refuses: placeholders.")
-@click.option("--verbose", is_flag=True, help="Also the files that were read, and what each code means.")
+@click.option("--verbose", is_flag=True, help="Also how each email goes out, what was read, and what codes mean.")
 @answers
 def lint(target: str | None, explain: str | None, form: str, live: bool, verbose: bool) -> Answer:
     """Check the files of a campaign, or of every campaign. Exits with 1 when there are errors; warnings pass.
@@ -54,6 +55,7 @@ def lint(target: str | None, explain: str | None, form: str, live: bool, verbose
     sources: dict[str, str] = {}
     found: dict[Problem, None] = {}  # in order; what two campaigns share is told once
     emails = 0
+    going_out: dict[str, tuple[Passage, ...]] = {}
     for name in names:
         own = read_sources(root, name)
         sources |= own
@@ -62,14 +64,15 @@ def lint(target: str | None, explain: str | None, form: str, live: bool, verbose
         if loaded.site is not None and loaded.campaign is not None:
             emails += len(loaded.campaign.emails)
             found |= dict.fromkeys(lint_emails(own, loaded.site, loaded.campaign, loaded.claims, live=live))
+            going_out[name] = passages(own, loaded.site, loaded.campaign)
         elif loaded.site is not None:
             found |= dict.fromkeys(lint_documents(own, loaded.site, name))
     problems = list(found)
     return Answer(
-        _as_json(names, sources, problems, emails, verbose=verbose),
+        _as_json(names, sources, problems, emails, going_out, verbose=verbose),
         [_github(problem) for problem in problems]
         if form == "github"
-        else _as_text(names, sources, problems, emails, verbose=verbose),
+        else _as_text(names, sources, problems, emails, going_out, verbose=verbose),
         1 if any(problem.level == "error" for problem in problems) else 0,
         for_programs=form == "json",
     )
@@ -99,7 +102,13 @@ def _targets(target: str | None) -> tuple[Path, list[str]]:
 
 
 def _as_json(
-    names: Sequence[str], sources: Mapping[str, str], problems: Sequence[Problem], emails: int, *, verbose: bool
+    names: Sequence[str],
+    sources: Mapping[str, str],
+    problems: Sequence[Problem],
+    emails: int,
+    going_out: Mapping[str, Sequence[Passage]],
+    *,
+    verbose: bool,
 ) -> dict[str, Any]:
     value: dict[str, Any] = {
         "campaigns": names,
@@ -107,6 +116,7 @@ def _as_json(
         "errors": sum(problem.level == "error" for problem in problems),
         "warnings": sum(problem.level == "warning" for problem in problems),
         "problems": problems,
+        "going_out": going_out,
     }
     if verbose:
         codes = sorted({problem.code for problem in problems})
@@ -115,12 +125,20 @@ def _as_json(
 
 
 def _as_text(
-    names: Sequence[str], sources: Mapping[str, str], problems: Sequence[Problem], emails: int, *, verbose: bool
+    names: Sequence[str],
+    sources: Mapping[str, str],
+    problems: Sequence[Problem],
+    emails: int,
+    going_out: Mapping[str, Sequence[Passage]],
+    *,
+    verbose: bool,
 ) -> list[Line]:
     lines: list[Line] = []
     for problem in problems:
         lines += [Text.from_ansi(show(problem, sources.get(problem.path), color=True)), ""]
     if verbose:
+        for name, ways in going_out.items():
+            lines += [Text.assemble((name, "bold"), ":"), *(f"  {way}" for way in ways), ""]
         lines += [f"read {path}" for path in sorted(sources)] + [""]
         codes = sorted({problem.code for problem in problems if problem.code in CATALOG})
         lines += [Text.assemble((code, "bold"), f": {CATALOG[code]}\n") for code in codes]

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dripwell.content import slots, theme
+from dripwell.content import theme
+from dripwell.content.cage import Parsed, parse
+from dripwell.content.expressions import Names
 from dripwell.content.markdown import read_document
 from dripwell.content.problems import Problem
-from dripwell.content.slots import Names
 from dripwell.core.campaign import Campaign, Email, Site
 from dripwell.core.errors import ContentError, NotFoundError
 
@@ -57,6 +58,10 @@ _SERVICE_URLS: Mapping[str, frozenset[str]] = {
     "notice": frozenset({"calls_url", "privacy_url"}),
 }
 
+# Each stops where the next one opens: a file of opening braces is read once, and not once for each of them.
+_PRINTED = re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.DOTALL)
+TAGS = re.compile(r"\{%(?:(?!\{%|%\}).)*%\}|\{#(?:(?!\{#|#\}).)*#\}", re.DOTALL)
+LONGEST_TARGET = 1000
 BROKEN = re.compile("[\0-\b\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -167,7 +172,7 @@ def part_of(campaign: Campaign, key: str) -> tuple[int, int]:
 # -- what is wrong with it ---------------------------------------------------------------------------------------------
 
 
-def parse_source(source: Source) -> tuple[slots.Parsed, slots.Parsed, slots.Parsed]:
+def parse_source(source: Source) -> tuple[Parsed, Parsed, Parsed]:
     """Subject, preheader and body, or ContentError with every problem."""
     if re.search("[\ud800-\udfff]", source.subject + source.preheader + source.markdown):
         raise ContentError(f"{source.path}: this file is not UTF-8")
@@ -177,13 +182,13 @@ def parse_source(source: Source) -> tuple[slots.Parsed, slots.Parsed, slots.Pars
     if "\0" in source.markdown:
         raise ContentError(f"{source.path}: there is an invisible character in this file (D514)")
     found: list[Problem] = []
-    out: list[slots.Parsed] = []
+    out: list[Parsed] = []
     for what, content, first in (
         ("subject", source.subject, 1),
         ("preheader", source.preheader, 1),
         ("", source.markdown, source.first_line),
     ):
-        parsed, problems = slots.parse(content, source.names, source.path, first)
+        parsed, problems = parse(content, source.names, source.path, first)
         found += [
             p if not what else Problem(p.code, p.level, p.path, 1, 1, 1, f"{what}: {p.text}", p.help)
             for p in problems
@@ -198,7 +203,7 @@ def parse_source(source: Source) -> tuple[slots.Parsed, slots.Parsed, slots.Pars
 
 def problems_in(source: Source) -> tuple[Problem, ...]:
     """What is wrong with an email's Jinja, blocks and Markdown, by place. Subject and preheader are read apart."""
-    _, found = slots.parse(source.markdown, source.names, source.path, source.first_line)
+    _, found = parse(source.markdown, source.names, source.path, source.first_line)
     _, shape = read_document(_blanked(source.markdown), source.path, source.first_line)
     return tuple(sorted((*found, *shape, *_misplaced(source)), key=lambda p: (p.line, p.column)))
 
@@ -214,17 +219,17 @@ def refused(problems: Iterable[Problem]) -> ContentError:
 
 def _blanked(markdown: str) -> str:
     """Markdown with Jinja out of the way and every line where it was: for finding problems by line."""
-    keep = re.sub(r"\{\{.*?\}\}", lambda m: "Q" + "\n" * m[0].count("\n"), markdown, flags=re.DOTALL)
-    return re.sub(r"\{[%#].*?[%#]\}", lambda m: "\n" * m[0].count("\n"), keep, flags=re.DOTALL)
+    keep = _PRINTED.sub(lambda m: "Q" + "\n" * m[0].count("\n"), markdown)
+    return TAGS.sub(lambda m: "\n" * m[0].count("\n"), keep)
 
 
 def _misplaced(source: Source) -> list[Problem]:
     """Links that stand among the words, and personal values that stand in a link's address."""
     found: list[Problem] = []
     for number, line in enumerate(source.markdown.split("\n")):
-        for expression in re.finditer(r"\{\{-?\s*(.*?)\s*-?\}\}", line):
-            at, name = expression.start(), expression[1]
-            in_link = re.search(r"(\]\([^)\s]*|->\s+\S*)$", line[:at])
+        for expression in _PRINTED.finditer(line):
+            at, name = expression.start(), expression[0][2:-2].strip("-").strip()
+            in_link = re.search(r"(\]\([^)\s]*|->\s+\S*)$", TAGS.sub("", line[max(at - LONGEST_TARGET, 0) : at]))
             place = (source.path, source.first_line + number, at + 1, len(expression[0]))
             if name in source.names.urls and not in_link:
                 help = f"write [words]({{{{ {name} }}}})"

@@ -7,18 +7,21 @@ shows is reported at the line that causes it, or at the email's first line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
-from dripwell.content import render, slots, wording
-from dripwell.content.email_source import Source, Sources, problems_in, source_of
+from dripwell.content import wording
+from dripwell.content.cage import parse
+from dripwell.content.email_source import TAGS, Source, Sources, problems_in, source_of
 from dripwell.content.lint_finished import Made, finished
 from dripwell.content.lint_site import contrast, placeholders, site_problems, theme_problems
+from dripwell.content.lint_staging import as_people_get_it, costs
 from dripwell.content.load import Claim
-from dripwell.content.places import SITE, Place, in_order, in_words, of_finding
+from dripwell.content.places import SITE, Place, at_top, in_order, in_words, of_finding
 from dripwell.content.problems import Problem
-from dripwell.content.render import Person, Rendered
-from dripwell.content.samples import SAMPLES
+from dripwell.content.render import BOOK, step_links
+from dripwell.content.staging import stage_step
 from dripwell.core.campaign import Campaign, Email, Site
 from dripwell.core.errors import ContentError
 
@@ -88,24 +91,15 @@ def _email(
     if any(problem.level == "error" for problem in shape) or _jinja(sources, campaign, source, email):
         return
     try:
-        made = _make(sources, site, campaign, email, source)
+        staged = stage_step(sources, site, campaign, email.key)
+        made = Made(source, step_links(sources, site, campaign, email.key), as_people_get_it(staged))
+        chosen = step_links(sources, replace(site, track_clicks=True), campaign, email.key)
     except (ContentError, ValueError) as error:
         yield _from_error(error, source)
         return
-    yield from _staging(sources, site, campaign, email, source)
+    yield from _chosen_targets(source, site, chosen)
+    yield from costs(sources, campaign, source, email, staged)
     yield from finished(sources, site, campaign, made)
-
-
-def _make(sources: Sources, site: Site, campaign: Campaign, email: Email, source: Source) -> Made:
-    skeleton = render.compile_step(sources, site, campaign, email.key)
-
-    def one(person: Person) -> Rendered:
-        if skeleton is None:
-            return render.render_step(sources, site, campaign, email.key, person)
-        return render.fill(skeleton, person)
-
-    links = skeleton.links if skeleton else render.step_links(sources, site, campaign, email.key)
-    return Made(source, links, {name: one(person) for name, person in SAMPLES.items()})
 
 
 def _from_error(error: Exception, source: Source) -> Problem:
@@ -117,24 +111,6 @@ def _from_error(error: Exception, source: Source) -> Problem:
     line, column = int(place[2] or 1), int(place[3] or 1)
     said = re.sub(r" \(D\d{3}\)", "", place[4])
     return Problem(code[1] if code else "D101", "error", place[1], line, column, 1, said)
-
-
-def _staging(sources: Sources, site: Site, campaign: Campaign, email: Email, source: Source) -> Iterator[Problem]:
-    if render.compile_step(sources, site, campaign, email.key) is not None:
-        return
-    at = re.search(r"\{%-?\s*(?:if|for|set)\b[^%]*%\}", source.markdown)
-    text = "this is rendered for each person apart" if at else "this email has too many personal values to be staged"
-    note = "One call then carries one message instead of up to 1,000, about 10 ms each."
-    yield in_words(
-        source,
-        at.start() if at else 0,
-        at.end() if at else 1,
-        "D410",
-        "warning",
-        text,
-        "use {{ … or … }} or {{ … if … else … }} if the words allow it",
-        note,
-    )
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -197,49 +173,53 @@ def _readable(markdown: str) -> str:
     def blank(match: re.Match[str]) -> str:
         return re.sub(r"[^\n]", " ", match[0])
 
-    return re.sub(r"<!--.*?-->|\{[%#].*?[%#]\}", blank, markdown, flags=re.S)
+    return TAGS.sub(blank, re.sub(r"<!--.*?-->", blank, markdown, flags=re.S))
 
 
 def _link_targets(source: Source, site: Site) -> Iterator[Problem]:
-    allowed = {host.lower() for host in site.link_hosts} | {urlsplit(site.base_url).hostname or ""}
-    watched = wording.named((*wording.TREATMENTS, *wording.CONDITIONS))
     pattern = re.compile(r"\]\(\s*<?([^)\s>]+)|->\s+(\S+)|<((?:https?|mailto):[^>\s]+)>")
-    for found in pattern.finditer(source.markdown):
-        group = next(n for n in (1, 2, 3) if found[n])
+    # An address that a condition chooses stands behind the condition; `_chosen_targets` sees it whole.
+    behind = re.compile(r"%\}((?:https?|mailto):[^\s{)>]+)")
+    for found in (*pattern.finditer(source.markdown), *behind.finditer(source.markdown)):
+        group = next(n for n in range(1, 4) if found[n])
         target, start, end = found[group], found.start(group), found.end(group)
-        if "{{" in target:
-            continue
-        parts = urlsplit(target)
-        host = (parts.hostname or "").lower()
-        problem = ""
-        if parts.scheme == "http":
-            problem = "this link is not encrypted"
-        elif parts.scheme in ("mailto", "tel", "sms"):
-            continue
-        elif parts.scheme != "https" or not host:
-            problem = "this is no link"
-        elif re.fullmatch(r"[\d.]+", host) or ":" in host:
-            problem = "this link names a machine by number"
-        elif host in SHORTENERS:
-            problem = "this is a link shortener"
-        elif not any(host == one or host.endswith(f".{one}") for one in allowed):
-            problem = f"links may not lead to {host}"
-        if problem:
-            hosts = ", ".join(sorted(one for one in allowed if one))
-            yield in_words(
-                source, start, end, "D505", "error", problem, f"hosts you allow: {hosts} (links.allow in {SITE})"
-            )
-        named = watched.search(re.sub(r"[-_/+.=&?%]", " ", f"{parts.path} {parts.query}"))
-        if named:
-            yield in_words(
-                source,
-                start,
-                end,
-                "D302",
-                "error",
-                f"this link's address says “{named[0]}”",
-                "use an address that names no treatment or condition",
-            )
+        if not re.search(r"\{[{%]", target):
+            for code, text, help in _about_target(target, site):
+                yield in_words(source, start, end, code, "error", text, help)
+
+
+def _chosen_targets(source: Source, site: Site, targets: Iterable[str]) -> Iterator[Problem]:
+    """Addresses that stand nowhere in one piece, because a condition puts them together."""
+    for target in targets:
+        if target != BOOK and target not in source.markdown and "{%" in source.markdown:
+            for code, text, help in _about_target(target, site):
+                yield at_top(source, code, "error", f"{text} ({target})", help)
+
+
+def _about_target(target: str, site: Site) -> Iterator[tuple[str, str, str]]:
+    allowed = {host.lower() for host in site.link_hosts} | {urlsplit(site.base_url).hostname or ""}
+    parts = urlsplit(target)
+    host = (parts.hostname or "").lower()
+    problem = ""
+    if parts.scheme == "http":
+        problem = "this link is not encrypted"
+    elif parts.scheme in ("mailto", "tel", "sms"):
+        return
+    elif parts.scheme != "https" or not host:
+        problem = "this is no link"
+    elif re.fullmatch(r"[\d.]+", host) or ":" in host:
+        problem = "this link names a machine by number"
+    elif host in SHORTENERS:
+        problem = "this is a link shortener"
+    elif not any(host == one or host.endswith(f".{one}") for one in allowed):
+        problem = f"links may not lead to {host}"
+    if problem:
+        hosts = ", ".join(sorted(one for one in allowed if one))
+        yield "D505", problem, f"hosts you allow: {hosts} (links.allow in {SITE})"
+    watched = wording.named((*wording.TREATMENTS, *wording.CONDITIONS))
+    if named := watched.search(re.sub(r"[-_/+.=&?%]", " ", f"{parts.path} {parts.query}")):
+        text = f"this link's address says “{named[0]}”"
+        yield "D302", text, "use an address that names no treatment or condition"
 
 
 # -- subjects and preheaders -------------------------------------------------------------------------------------------
@@ -283,13 +263,13 @@ def _line(site: Site, campaign: Campaign, name: str, content: str, place: Place,
         yield place.part(finding.start, finding.end, finding.code, "warning", finding.text, finding.help)
     for finding in wording.promised(content):
         yield place.part(finding.start, finding.end, finding.code, "error", finding.text, finding.help)
-    plain = re.sub(r"\{\{.*?\}\}", "", content)
+    plain = re.sub(r"\{\{.*?\}\}", "", TAGS.sub("", content))
     if name == "subject":
-        if len(content) > MAX_SUBJECT and "{{" not in content:
+        if len(content) > MAX_SUBJECT and "{{" not in content and "{%" not in content:
             text = f"this subject has {len(content)} characters; phones show about {MAX_SUBJECT}"
             yield place.whole("D312", "warning", text, "30 to 55 is best")
-        if "!" in content:
-            at = content.index("!")
+        if "!" in plain:
+            at = TAGS.sub(lambda tag: " " * len(tag[0]), content).index("!")
             yield place.part(at, at + 1, "D312", "warning", "a subject needs no exclamation mark", "say it calmly")
         letters = [c for c in plain if c.isalpha()]
         if len(letters) > 5 and all(c.isupper() for c in letters):
@@ -300,7 +280,7 @@ def _line(site: Site, campaign: Campaign, name: str, content: str, place: Place,
         yield place.whole("D313", "warning", "this email has no preheader", f"add one of {low} to {high} characters")
     elif content.strip().lower() == email.subject.strip().lower():
         yield place.whole("D313", "warning", "the preheader repeats the subject", "say what the subject leaves open")
-    elif not low <= len(content) <= high and campaign.kind != "service":
+    elif not low <= len(TAGS.sub("", content)) <= high and campaign.kind != "service":
         text = f"this preheader has {len(content)} characters; {low} to {high} are seen"
         yield place.whole("D313", "warning", text, "phones show it beside the subject")
 
@@ -312,7 +292,7 @@ def _jinja_in(
         source = source_of(sources, site, campaign, email.key)
     except ContentError:
         return
-    for problem in slots.parse(content, source.names, place.path)[1]:
+    for problem in parse(content, source.names, place.path)[1]:
         start = problem.column - 1
         yield place.part(
             start,
@@ -330,5 +310,5 @@ def _jinja(sources: Sources, campaign: Campaign, source: Source, email: Email) -
     return any(
         problem.level == "error"
         for content in (email.subject, email.preheader)
-        for problem in slots.parse(content, source.names, source.path)[1]
+        for problem in parse(content, source.names, source.path)[1]
     )

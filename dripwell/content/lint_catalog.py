@@ -146,9 +146,10 @@ CATALOG: Mapping[str, str] = {
         "blocks; looks belong to the theme."
     ),
     "D410": (
-        "The email asks about the person in a condition or loop, or has more than 20 personal values. It is "
-        "then rendered for each person apart: same words, more time, one message a call instead of up to "
-        "1,000. {{ … or … }} and {{ … if … else … }} do not have that cost."
+        "The email has more than three conditions on the person, a loop or {% set %} over a personal value, or "
+        "more than 20 personal values. It is then rendered for each person apart: same words, more time, one "
+        "message a call instead of up to 1,000. {{ … or … }}, {{ … if … else … }} and up to three {% if %} do "
+        "not have that cost. `dripwell lint --verbose` says how each email goes out."
     ),
     "D501": "The postal address is missing from the email. The law asks for it in every one.",
     "D502": "The email has no unsubscribe link in its body, or it would need a login or a second page.",

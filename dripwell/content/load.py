@@ -25,6 +25,7 @@ from dripwell.content.models import (
     SuppressRule,
 )
 from dripwell.content.pace import tight_steps
+from dripwell.content.pacing import DeliveryEntry
 from dripwell.content.problems import Problem, SourceText
 from dripwell.content.reading import Names, Reading, refuse_later
 from dripwell.content.values import DAYS, Key, days_of
@@ -193,7 +194,16 @@ def _site(file: SiteFile, segments: dict[str, SegmentEntry]) -> core.Site:
         segments=tuple(
             core.Segment(name, entry.about.strip(), condition(entry.when)) for name, entry in segments.items()
         ),
+        warm_up=core.WarmUp(file.warm_up.preset, file.warm_up.first_day) if file.warm_up else None,
+        delivery=_delivery(file.delivery),
     )
+
+
+def _delivery(given: DeliveryEntry | None) -> core.Delivery:
+    if given is None:
+        return core.Delivery()
+    rate = core.Delivery().rate if given.rate is None else given.rate
+    return core.Delivery(on_unknown=given.on_unknown, rate=rate, pace=dict(given.pace))
 
 
 def _window(window: SendWindow | None, base: core.Window) -> core.Window:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from dripwell.content.pacing import DeliveryEntry, WarmUpEntry
 from dripwell.content.reading import Choice, Model, one_of, words
 from dripwell.content.values import (
     DAYS,
@@ -442,7 +443,7 @@ class SiteFile(Model):
     """This installation: true for every campaign unless a campaign is stricter. No secrets here."""
 
     what = "config/site.yaml"
-    later = ("warm_up", "settled")
+    later = ("settled",)
     peers = words(
         clinic="company organization",
         sender="from",
@@ -451,6 +452,8 @@ class SiteFile(Model):
         topics="lists",
         consultation="call booking",
         suppress="exclude",
+        warm_up="warmup ramp_up",
+        delivery="sending",
     )
 
     version: Literal[1] = Field(description="The version of this file's format: 1.")
@@ -464,6 +467,10 @@ class SiteFile(Model):
     suppress: list[SuppressRule] | None = Field(
         None, description="For every campaign. A campaign can add to this, never take away."
     )
+    warm_up: WarmUpEntry | None = Field(
+        None, description="A new sending domain starts small. Left out: the domain is warm, and nothing is capped."
+    )
+    delivery: DeliveryEntry | None = Field(None, description="How fast emails go out.")
     privacy: PrivacyEntry | None = Field(None, description="What is counted, and what a lock screen may show.")
     topics: dict[Key, TopicEntry] = Field(min_length=1, description="What people can agree to get.")
     forms: dict[Key, FormEntry] = Field({}, description="The sign-up forms.")

@@ -1,20 +1,22 @@
 """Staged rendering: one step of one version -> a skeleton with opaque words, filled for each person.
 
-Both ways (`compile_step` + `fill`, and `render_step` for one person) run the same pipeline; they differ only in whether
-the conditions and loops of the text can ask about the person. Where both apply, their results are equal byte for byte.
+Both ways (a skeleton of `staging.py` + `fill`, and `render_step` for one person) run the same pipeline; they differ
+only in who answers the conditions of the text: a variant, or the person. Their results are equal byte for byte.
 """
 
 from __future__ import annotations
 
 import html as html_text
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
 from dripwell.content import blocks as b
 from dripwell.content import markup, slots, text, theme
+from dripwell.content.bounds import MAX_FACT
+from dripwell.content.cage import Parsed
 from dripwell.content.email_source import (
     BROKEN,
     SERVICE_EXTRAS,
@@ -26,6 +28,7 @@ from dripwell.content.email_source import (
     service_campaign,
     source_of,
 )
+from dripwell.content.expressions import evaluate, may_be_empty
 from dripwell.content.frame import ADDRESSES, frame_of, text_frame, with_length
 from dripwell.content.markdown import read_document
 from dripwell.content.slots import Marks
@@ -41,8 +44,9 @@ __all__ = [
     "Rendered",
     "Skeleton",
     "Slot",
-    "compile_step",
+    "compile_variant",
     "fill",
+    "filled",
     "render_step",
     "service_campaign",
     "step_links",
@@ -50,6 +54,7 @@ __all__ = [
 ]
 
 MAX_SLOTS = 20
+MAX_TESTS = 3  # conditions on the person; each doubles the variants
 MAX_BYTES = 8192  # of one person's substitutions, after escaping (rules 1.4)
 MAX_VALUE = 1000  # characters of one value
 BOOK = "book"  # the target of the booking page among a version's links
@@ -91,6 +96,7 @@ class Skeleton:
     text: str
     slots: tuple[Slot, ...]
     links: tuple[str, ...]
+    mentioned: frozenset[str] = frozenset()  # facts the whole step mentions, in any branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +121,16 @@ class Rendered:
 # -- public ------------------------------------------------------------------------------------------------------------
 
 
-def compile_step(sources: Sources, site: Site, campaign: Campaign, key: str) -> Skeleton | None:
-    """Stage one step. None: its conditions, loops or number of slots ask for `render_step`, once per person.
+def compile_variant(
+    sources: Sources, site: Site, campaign: Campaign, key: str, answers: Mapping[str, bool]
+) -> Skeleton:
+    """One step as everybody gets it for whom its conditions have these answers (`staging.py` says which there are).
 
-    Raises ContentError when it cannot be rendered at all.
+    Raises ContentError when it cannot be rendered, or when a word is not where it must be.
     """
     source = source_of(sources, site, campaign, key)
-    parsed = parse_source(source)
-    if any(one.personal_control for one in parsed):
-        return None
     marks = _marks(source, sources)
-    skeleton = _skeleton(sources, site, campaign, key, source, parsed, marks, None)
-    return skeleton if len(skeleton.slots) <= MAX_SLOTS else None
+    return _skeleton(sources, site, campaign, key, source, parse_source(source), marks, None, answers)
 
 
 def substitutions(skeleton: Skeleton, person: Person) -> dict[str, str]:
@@ -134,7 +138,7 @@ def substitutions(skeleton: Skeleton, person: Person) -> dict[str, str]:
 
     Raises ValueError when a value is missing, holds a line break or NUL, contains one of the words, or all are large.
     """
-    values = _values(skeleton.slots, person, {})
+    values = _values(skeleton, person, {})
     size = sum(len(word) + len(value.encode()) for word, value in values.items())
     if size > MAX_BYTES:
         raise ValueError(f"the personal values take {size:,} bytes, {MAX_BYTES:,} at most")
@@ -143,7 +147,7 @@ def substitutions(skeleton: Skeleton, person: Person) -> dict[str, str]:
 
 def fill(skeleton: Skeleton, person: Person) -> Rendered:
     """Fill a skeleton in one pass, as the provider does."""
-    return _filled(skeleton, substitutions(skeleton, person))
+    return filled(skeleton, substitutions(skeleton, person))
 
 
 def render_step(sources: Sources, site: Site, campaign: Campaign, key: str, person: Person) -> Rendered:
@@ -154,8 +158,9 @@ def render_step(sources: Sources, site: Site, campaign: Campaign, key: str, pers
     source = source_of(sources, site, campaign, key)
     parsed = parse_source(source)
     marks = _marks(source, sources)
-    skeleton = _skeleton(sources, site, campaign, key, source, parsed, marks, _facts(person))
-    return _filled(skeleton, _values(skeleton.slots, person, marks.values))
+    facts = facts_of(person, mentioned_in(parsed))
+    skeleton = _skeleton(sources, site, campaign, key, source, parsed, marks, facts, {})
+    return filled(skeleton, _values(skeleton, person, marks.values))
 
 
 def step_links(sources: Sources, site: Site, campaign: Campaign, key: str) -> tuple[str, ...]:
@@ -178,13 +183,14 @@ def _skeleton(
     campaign: Campaign,
     key: str,
     source: Source,
-    parsed: tuple[slots.Parsed, slots.Parsed, slots.Parsed],
+    parsed: tuple[Parsed, Parsed, Parsed],
     marks: Marks,
     person: Mapping[str, str] | None,
+    answers: Mapping[str, bool],
 ) -> Skeleton:
     look = theme.theme_of(sources)
     targets = _targets(source, parsed, marks, site)
-    subject, preheader, markdown = (slots.stage(one, source.names, marks, person) for one in parsed)
+    subject, preheader, markdown = (slots.stage(one, source.names, marks, person, answers) for one in parsed)
     document, problems = read_document(markdown, source.path, source.first_line)
     if problems:
         # Lines are those of the filled text; the file itself says it better, unless only the filled text is wrong.
@@ -210,11 +216,19 @@ def _skeleton(
     above, below = text_frame(frame, writer)
     plain = "\n\n".join(part for part in [*above, *body, *below] if part.strip()) + "\n"
     page = look.html(frame, document.sections, markup.Writer(links.resolve))
-    return _sealed(frame.subject, page, plain, marks, targets, source)
+    return _sealed(frame.subject, page, plain, marks, targets, source, mentioned_in(parsed))
 
 
-def _sealed(subject: str, page: str, plain: str, marks: Marks, targets: tuple[str, ...], source: Source) -> Skeleton:
-    """Put fixed values in, give personal words their HTML twins, and check that every word left is known."""
+def _sealed(
+    subject: str,
+    page: str,
+    plain: str,
+    marks: Marks,
+    targets: tuple[str, ...],
+    source: Source,
+    mentioned: frozenset[str],
+) -> Skeleton:
+    """Put fixed values in, give personal words their HTML twins, and check that every word left is a whole slot."""
     any_word = marks.any_word()
     kinds: dict[str, Slot] = {}
 
@@ -242,9 +256,12 @@ def _sealed(subject: str, page: str, plain: str, marks: Marks, targets: tuple[st
                 raise ContentError(f"{source.path}: `{name}` is a link; write [words]({{{{ {name} }}}}) (D202)")
             elif word not in kinds:
                 raise ContentError(f"{source.path}: this email cannot be staged: a mark is left over")
+        # A word that a parser cut or recased is no word any more, but it still holds the salt.
+        if part.lower().count(marks.salt) != len(any_word.findall(part)):
+            raise ContentError(f"{source.path}: this email cannot be staged: a mark was broken")
     if BROKEN.search(subject):
         raise ContentError(f"{source.path}: the subject holds a line break or a control character (D514)")
-    return Skeleton(subject, page, plain, tuple(kinds.values()), targets)
+    return Skeleton(subject, page, plain, tuple(kinds.values()), targets, mentioned)
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
@@ -273,7 +290,7 @@ class _Links:
         if not self.tracked or target.startswith(("mailto:", "tel:", "sms:")):
             return target
         if target not in self.numbers:
-            raise ContentError(f"{self.path}: a link to {target} is made in a loop; write it out")
+            raise ContentError(f"{self.path}: a link to {target} is made in a loop or by conditions; write it out")
         return f"{base}/c/{self._word('click')}-{self.numbers[target]}"
 
     def _word(self, purpose: str) -> str:
@@ -298,37 +315,75 @@ def _target(target: str, marks: Marks, path: str) -> str:
     return target
 
 
-def _targets(source: Source, parsed: tuple[slots.Parsed, ...], marks: Marks, site: Site) -> tuple[str, ...]:
+def _targets(source: Source, parsed: tuple[Parsed, ...], marks: Marks, site: Site) -> tuple[str, ...]:
+    """Click targets over all branches, in document order: the same numbers in every variant, and for everybody."""
     if source.service or not site.track_clicks:
         return ()
-    document, problems = read_document(slots.flatten(parsed[2], source.names, marks), source.path, source.first_line)
-    if problems and not parsed[2].personal_control:
+    body, place = parsed[2], (source.path, source.first_line)
+    document, problems = read_document(slots.flatten(body, source.names, marks), *place)
+    if problems and not body.personal_control:
         raise refused(problems_in(source) or problems)
-    found: dict[str, None] = {}
+    if not _CHOSEN_TARGET.search(source.markdown):
+        return tuple(dict.fromkeys(_tracked(document, marks, source.path)))
+    # A condition inside an address: with every branch open at once, two addresses run into one another.
+    real: dict[str, None] = {}
+    for answers in _answers(body):
+        document, _ = read_document(slots.stage(body, source.names, marks, None, answers), *place)
+        real |= dict.fromkeys(_tracked(document, marks, source.path))
+    return tuple(real)
+
+
+# A condition in the address of a link or a button.
+_CHOSEN_TARGET = re.compile(r"\]\([^)\n]{0,500}\{%|->[^\n]{0,500}\{%|<https?:[^>\n]{0,500}\{%")
+
+
+def _answers(parsed: Parsed) -> Iterator[dict[str, bool]]:
+    """All answers to a text's conditions; of more than three, all yes, all no, and each one against the others."""
+    said = list(dict.fromkeys(question.said for question in slots.personal_tests(parsed.tree, parsed)))
+    if len(said) <= MAX_TESTS:
+        for number in range(2 ** len(said)):
+            yield {one: not number >> bit & 1 for bit, one in enumerate(said)}
+        return
+    for most in (True, False):
+        yield dict.fromkeys(said, most)
+        for one in said:
+            yield {**dict.fromkeys(said, most), one: not most}
+
+
+def _tracked(document: b.Document, marks: Marks, path: str) -> Iterator[str]:
     for link in b.links_in(document):
-        target = _target(link.target, marks, source.path)
+        target = _target(link.target, marks, path)
         if target == BOOK or target.startswith(("http://", "https://")):
-            found[target] = None
-    return tuple(found)
+            yield target
 
 
 # -- one person --------------------------------------------------------------------------------------------------------
 
 
-def _facts(person: Person) -> dict[str, str]:
-    """Every personal name's value. Spaces alone are no name, so a fallback shows."""
-    facts = {**person.fields, **person.extra, "reason_date": person.reason_date}
-    wrong = [name for name, value in facts.items() if not isinstance(value, str)]
-    if wrong:
-        raise ValueError(f"`{wrong[0]}` is not text")
-    return {name: value.strip() for name, value in facts.items()}
+def mentioned_in(parsed: Iterable[Parsed]) -> frozenset[str]:
+    """The facts that a step's texts mention, in any branch."""
+    return frozenset().union(*(one.mentioned for one in parsed))
 
 
-def _values(wanted: Iterable[Slot], person: Person, known: Mapping[str, str]) -> dict[str, str]:
+def facts_of(person: Person, mentioned: frozenset[str]) -> dict[str, str]:
+    """The facts a step mentions. Spaces alone are no name, so a fallback shows. ValueError when one cannot be used."""
+    known = {**person.fields, **person.extra, "reason_date": person.reason_date}
+    facts: dict[str, str] = {}
+    for name in (*mentioned, "reason_date"):
+        value = known.get(name, "")
+        if not isinstance(value, str):
+            raise ValueError(f"`{name}` is not text")
+        if len(value) > MAX_FACT:
+            raise ValueError(f"`{name}` is longer than {MAX_FACT:,} letters")
+        facts[name] = value.strip()
+    return facts
+
+
+def _values(skeleton: Skeleton, person: Person, known: Mapping[str, str]) -> dict[str, str]:
     """Word -> escaped value. `known`: raw values found while the text was run for this person."""
-    facts = _facts(person)
+    facts = facts_of(person, skeleton.mentioned)
     out: dict[str, str] = {}
-    for slot in wanted:
+    for slot in skeleton.slots:
         if slot.kind == "url":
             value = person.words.get(slot.expression, "")
             if not _WORD.fullmatch(value):
@@ -336,14 +391,14 @@ def _values(wanted: Iterable[Slot], person: Person, known: Mapping[str, str]) ->
         else:
             found = known.get(slot.word)
             if found is None:
-                found = slots.evaluate(slot.expression, facts)
+                found = evaluate(slot.expression, facts)
             value = _checked(found, slot)
         out[slot.word] = value
     return out
 
 
 def _checked(value: str, slot: Slot) -> str:
-    if not value.strip() and not slots.may_be_empty(slot.expression):
+    if not value.strip() and not may_be_empty(slot.expression):
         raise ValueError(f"{{{{ {slot.expression} }}}} has no value")
     if len(value) > MAX_VALUE:
         raise ValueError(f"{{{{ {slot.expression} }}}} is longer than {MAX_VALUE:,} letters")
@@ -354,7 +409,8 @@ def _checked(value: str, slot: Slot) -> str:
     return html_text.escape(value) if slot.kind == "html" else value
 
 
-def _filled(skeleton: Skeleton, values: Mapping[str, str]) -> Rendered:
+def filled(skeleton: Skeleton, values: Mapping[str, str]) -> Rendered:
+    """A skeleton with these values in its words' places, put in in one pass."""
     if not skeleton.slots:
         return Rendered(skeleton.subject, skeleton.html, skeleton.text)
     words = re.compile("|".join(re.escape(slot.word) for slot in skeleton.slots))

@@ -13,7 +13,8 @@ from dripwell.core.address import check
 from dripwell.core.errors import ContentError
 
 MAX_CELL = 1000
-_OWN = {"email", "timezone", "tags"}
+RELATIONSHIPS = ("prospect", "patient", "unknown")
+_OWN = {"email", "timezone", "tags", "relationship"}
 _BREAKING = {"Cc", "Zl", "Zp"}
 """Controls and line breaks, by Unicode category. No email can be made with them, so nobody is taken in with one."""
 
@@ -27,6 +28,7 @@ class GoodRow:
     timezone: str | None
     tags: tuple[str, ...]
     fields: Mapping[str, str]
+    relationship: str = "unknown"  # what a file does not say is not known (rules 5.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class BadRow:
 def read(path: Path) -> Iterator[GoodRow | BadRow]:
     """Yield every row of a UTF-8 CSV file with a header that has `email`.
 
-    `timezone` and `tags` (separated by ;) are known, every other column becomes a field.
+    `timezone`, `tags` (separated by ;) and `relationship` are known, every other column becomes a field.
 
     Raises ContentError when the file as a whole cannot be read: missing, not UTF-8, no header, no `email` column.
     """
@@ -105,9 +107,12 @@ def _judged(line: int, row: dict[str, str], zones: set[str], seen: set[str]) -> 
     zone = cells.get("timezone") or None
     if zone is not None and zone not in zones:
         return BadRow(line, f"`{zone}` is not a time zone such as America/Los_Angeles")
+    relationship = cells.get("relationship", "").lower() or "unknown"
+    if relationship not in RELATIONSHIPS:
+        return BadRow(line, f"`{cells['relationship']}` is not a relationship: write {', '.join(RELATIONSHIPS)}")
     if address.lower() in seen:
         return BadRow(line, "the same address stands in an earlier row")
     seen.add(address.lower())
     tags = tuple(tag.strip() for tag in cells.get("tags", "").split(";") if tag.strip())
     fields = {name: value for name, value in cells.items() if name not in _OWN and value}
-    return GoodRow(line, address, zone, tags, fields)
+    return GoodRow(line, address, zone, tags, fields, relationship)

@@ -16,6 +16,7 @@ from dripwell.content.reading import OPENS_ARE_NOT_TRACKED, Names, Reading, late
 from dripwell.core import address
 from dripwell.core.campaign import Mailbox
 from dripwell.core.duration import UNITS, Duration
+from dripwell.core.pace import GROUPS, PRESETS
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DayName = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -430,6 +431,58 @@ Rate = Annotated[
     tuple[int, Duration],
     PlainValidator(_rate),
     WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d{0,2} per (day|week|month)$", "examples": ["3 per week"]}),
+]
+
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+
+
+def _throughput(value: Any) -> float:
+    text = is_text(value) if not isinstance(value, int) or isinstance(value, bool) else str(value)
+    match = re.fullmatch(r"([1-9]\d{0,6}) per (second|minute|hour|day)", text)
+    if match is None:
+        amount = re.match(r"\s*([1-9]\d{0,6})\b", text)
+        unit = next((unit for unit in _SECONDS if unit[:3] in text.lower()), "second")
+        fail(
+            f"`{text}` is not a pace",
+            label=f"did you mean `{amount[1]} per {unit}`?" if amount else "",
+            help="a number per second, minute, hour or day: 3000 per hour",
+        )
+    return int(match[1]) / _SECONDS[match[2]]
+
+
+Throughput = Annotated[
+    float,
+    PlainValidator(_throughput),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^[1-9]\d{0,6} per (second|minute|hour|day)$",
+            "examples": ["2000 per second", "3000 per hour"],
+        }
+    ),
+]
+
+
+def _preset(value: Any) -> str:
+    text = is_text(value)
+    if text not in PRESETS:
+        fail(f"there is no warm-up `{text}`", label=did_you_mean(text, PRESETS), help=f"there are: {listed(PRESETS)}")
+    return text
+
+
+def _group(value: Any) -> str:
+    text = is_text(value)
+    if text not in GROUPS:
+        fail(
+            f"there is no mailbox group `{text}`", label=did_you_mean(text, GROUPS), help=f"there are: {listed(GROUPS)}"
+        )
+    return text
+
+
+Preset = Annotated[str, BeforeValidator(_preset), WithJsonSchema({"type": "string", "enum": list(PRESETS)})]
+MailboxGroup = Annotated[
+    str, BeforeValidator(_group), WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(GROUPS)})$"})
 ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import time
+from datetime import date, time
 from enum import StrEnum
 from typing import Literal
 
@@ -186,6 +187,27 @@ class Consultation:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """A new sending domain starts small: `preset` names a curve of `core.pace`, `first_day` is its day 0."""
+
+    preset: str
+    first_day: date  # in the clinic's zone
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How fast emails go out, and what happens to a call whose end nobody knows. Rates are messages a second.
+
+    `on_unknown` None: as the provider's means of proof allow. `pace` maps a mailbox group to its rate; a group that is
+    not in it is only bound by `rate`.
+    """
+
+    on_unknown: Literal["hold", "resend"] | None = None
+    rate: float = 2000.0
+    pace: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """`config/site.yaml` as values: true for every campaign unless a campaign is stricter."""
 
@@ -205,6 +227,8 @@ class Site:
     discreet: bool = True
     discreet_words: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = field(default=())
+    warm_up: WarmUp | None = None  # None: the sending domain is warm
+    delivery: Delivery = field(default_factory=Delivery)
 
     def topic(self, name: str) -> Topic | None:
         """The topic of that name, or None."""

@@ -10,7 +10,7 @@ from dripwell.core.campaign import Campaign, Email, Exit, Limits, Site, Wait, Wi
 from dripwell.core.conditions import Condition, Facts, holds
 from dripwell.core.duration import Duration
 from dripwell.core.states import Reason
-from dripwell.core.window import is_open, place, span, zone_of
+from dripwell.core.window import place, span, zone_of
 
 FRESH = timedelta(minutes=15)
 """A planned email that did not leave within this time is decided again (T16)."""
@@ -104,9 +104,9 @@ def decide(
     if blocked is not None and blocked[0] > now:
         seed = f"{passage.id}/{email.key}"
         return WaitUntil(max(place(window, blocked[0], zone, seed), blocked[0]), blocked[1])
-    if not is_open(window, now, zone):
+    opens, closes = span(window, now, zone)
+    if opens > now:
         return WaitUntil(place(window, now, zone, f"{passage.id}/{email.key}"), "window")
-    _, closes = span(window, now, zone)
     return PlanMessage(email.key, min(closes, now + FRESH))
 
 

@@ -74,7 +74,11 @@ class Reason(StrEnum):
     REFUSED = "refused"
     TOO_LARGE = "too_large"
     POISON = "poison"
+    NO_BAA = "no_baa"  # a patient, and the provider has signed no agreement for health data
     NO_EVIDENCE = "no_evidence"  # HELD: nobody knows whether the provider accepted it
+    DOUBTFUL = "doubtful"  # HELD: the fast set calls this address suppressed again and again, the ledger does not
+    RESTORED = "restored"  # HELD: planned in a time that a restored database does not remember
+    SKIPPED = "skipped"  # a person decided about a HELD message
 
 
 SUPPRESSING = frozenset({Reason.UNSUBSCRIBED, Reason.UNDELIVERABLE, Reason.COMPLAINED, Reason.ERASED})
@@ -107,7 +111,13 @@ TRANSITIONS: tuple[Transition, ...] = (
         "batch OPEN → CALLING, same owner, lease valid; committed before the call",
     ),
     _t("T4", "IN_BATCH", "PLANNED, REJECTED", "janitor", "batch still OPEN: lease over or owner gone; 3 lapses reject"),
-    _t("T5", "IN_BATCH", "SUPPRESSED, SKIPPED, PLANNED", "sender", "final check: suppressed, ended, or set has a hit"),
+    _t(
+        "T5",
+        "IN_BATCH",
+        "SUPPRESSED, SKIPPED, PLANNED, HELD",
+        "sender",
+        "final check: suppressed, ended, no agreement; or a hit of the fast set",
+    ),
     _t("T6", "IN_BATCH", "ACCEPTED", "sender", "the provider answered 202"),
     _t("T7", "IN_BATCH", "PLANNED", "sender", "certainly not accepted: 429, no connection, stalled, paused"),
     _t("T8", "IN_BATCH", "REJECTED, PLANNED", "sender", "the provider refused this row, or it does not render"),

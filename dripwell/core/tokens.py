@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import struct
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from dripwell.core.errors import InvalidTokenError
 
 VERSION = 1
 _MAC = 16
+_HEAD = struct.Struct(">BBQ")
+_ISSUED = struct.Struct(">I")
 
 
 class Purpose(StrEnum):
@@ -54,9 +55,9 @@ class Keys:
 def sign(keys: Keys, purpose: Purpose, identity: int, wall_now: datetime) -> str:
     """Return the signed word for `identity`; `wall_now` is used only by purposes that expire."""
     ring = keys.ring(purpose)
-    body = struct.pack(">BBQ", VERSION, len(ring) - 1, identity)
+    body = _HEAD.pack(VERSION, len(ring) - 1, identity)
     if purpose in LIFETIME:
-        body += struct.pack(">I", int(wall_now.timestamp() // 3600))
+        body += _ISSUED.pack(int(wall_now.timestamp() // 3600))
     return base64.urlsafe_b64encode(body + _mac(ring[-1], purpose, body)).rstrip(b"=").decode("ascii")
 
 
@@ -85,4 +86,5 @@ def verify(keys: Keys, purpose: Purpose, word: str, wall_now: datetime) -> int:
 
 
 def _mac(key: bytes, purpose: Purpose, body: bytes) -> bytes:
-    return hmac.new(key, purpose.encode() + b"\0" + body, hashlib.sha256).digest()[:_MAC]
+    # The one-shot function: a thousand people an email have several words each.
+    return hmac.digest(key, purpose.encode() + b"\0" + body, "sha256")[:_MAC]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from dripwell.core.campaign import Window
@@ -35,15 +36,24 @@ def span(window: Window, moment: datetime, zone: ZoneInfo) -> tuple[datetime, da
         at = day + timedelta(days=ahead)
         if at.weekday() not in window.days:
             continue
-        opens = resolve(datetime.combine(at, window.opens), zone)
-        if window.closes == _MIDNIGHT:
-            closes = resolve(datetime.combine(at + timedelta(days=1), _MIDNIGHT), zone)
-        else:
-            closes = resolve(datetime.combine(at, window.closes), zone)
-        # A day that the calendar lost has no window; neither has one whose opening a clock change moved past its end.
-        if closes > max(moment, opens) and opens.astimezone(zone).date() == at:
-            return opens, closes
+        hours = _hours(window, at, zone)
+        if hours is not None and hours[1] > moment:
+            return hours
     raise ValueError("no window opens within a year")
+
+
+@lru_cache(maxsize=4096)
+def _hours(window: Window, at: date, zone: ZoneInfo) -> tuple[datetime, datetime] | None:
+    """When the window opens and closes on this local day, in UTC; kept, for a thousand people share a few of them.
+
+    None for a day that the calendar lost, and for one whose opening a clock change moved past its end.
+    """
+    opens = resolve(datetime.combine(at, window.opens), zone)
+    if window.closes == _MIDNIGHT:
+        closes = resolve(datetime.combine(at + timedelta(days=1), _MIDNIGHT), zone)
+    else:
+        closes = resolve(datetime.combine(at, window.closes), zone)
+    return (opens, closes) if closes > opens and opens.astimezone(zone).date() == at else None
 
 
 def is_open(window: Window, moment: datetime, zone: ZoneInfo) -> bool:

@@ -38,26 +38,26 @@ class Mailing:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took the whole batch (202)."""
+    """The provider took the whole batch (202; by SMTP 250)."""
 
-    provider_id: str  # X-Message-Id
+    provider_id: str  # X-Message-Id; by SMTP the queue's id
     status: int = 202
 
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Certainly not accepted: connection never made, 429, or the account was refused (401, 403 …)."""
+    """Certainly not accepted: connection never made, 429, SMTP 4xx, or the account was refused (401, 403 …)."""
 
     reason: str  # short, no address, no key
     status: int | None = None
     retry_after: timedelta | None = None  # from Retry-After or X-RateLimit-Reset
     rate_limited: bool = False  # 429
-    account: bool = False  # 401, 403, 404, 405, 406, 451: opens the breaker at once
+    account: bool = False  # 401, 403, 404, 405, 406, 451; by SMTP 5xx to AUTH or MAIL: opens the breaker at once
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Certainly not accepted, because of what was in it (400, 413)."""
+    """Certainly not accepted, because of what was in it (400, 413; by SMTP 5xx to RCPT or DATA)."""
 
     reason: str  # short, no address, no key
     status: int  # 0: refused on this side, no call was made
@@ -103,11 +103,18 @@ class LogAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this provider can do. `logs`: it can be asked whether it accepted a message."""
+    """What this provider can do.
+
+    `max_batch`: envelopes in one call. `events`: it tells what became of a message. `logs`: it can be asked whether it
+    accepted one. `baa`: a business associate agreement is signed, so patients may be mailed through it (rules 5.7).
+    `idempotency`: a repeated call with the same key is taken once.
+    """
 
     max_batch: int
     events: bool
     logs: bool
+    baa: bool = False
+    idempotency: bool = False
 
 
 class Provider(Protocol):
@@ -117,7 +124,7 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def call(self, mailing: Mailing) -> Outcome:
-        """Make one POST with deadlines (connect 5 s, 30 s in all)."""
+        """Make one attempt with deadlines (connect 5 s, 30 s in all)."""
         ...
 
     def find(self, address: str, message: UUID, since: datetime) -> LogAnswer:
@@ -130,7 +137,7 @@ class Provider(Protocol):
 
 
 class EventDoor(Protocol):
-    """The webhook side: `is_genuine` runs at the door on raw bytes, `events` later, on the stored inbox row."""
+    """What the provider tells us: `is_genuine` runs at the webhook on raw bytes, `events` later, on the stored row."""
 
     def is_genuine(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Check the signature; False, never an exception."""
@@ -139,6 +146,6 @@ class EventDoor(Protocol):
     def events(self, body: bytes) -> list[ProviderEvent]:
         """Translate to our words. An unknown type becomes `unknown`; one broken event never costs the others.
 
-        Raises ValueError when the body is not a JSON array at all.
+        Raises ValueError when the body is nothing of the kind: no JSON array, no mail.
         """
         ...

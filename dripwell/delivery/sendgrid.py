@@ -73,7 +73,13 @@ class SendGrid:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise ConfigurationError("DRIPWELL_PROVIDER_URL must look like https://api.sendgrid.com")
-        self.capabilities = Capabilities(sendgrid_body.MAX_ENVELOPES, events=webhook_public_key is not None, logs=logs)
+        self.capabilities = Capabilities(
+            sendgrid_body.MAX_ENVELOPES,
+            events=webhook_public_key is not None,
+            logs=logs,
+            baa=False,  # it signs none, in no context (rules 5.7)
+            idempotency=False,  # it has no such key (rules 1.10)
+        )
         self._webhook_key = sendgrid_events.public_key(webhook_public_key) if webhook_public_key is not None else None
         self._line = Line(f"Bearer {api_key}", connect=connect, deadline=deadline, tls=tls)
         self._sendgrid = sendgrid.SendGridAPIClient("known to the line only", host=base_url.rstrip("/"))

@@ -46,11 +46,14 @@ KINDS: Mapping[str, str] = {
     "account_status_change": "account",
 }
 
+MOST_EVENTS = 50_000
+"""A body of 5 MB has room for fewer: the smallest real event is over 100 bytes."""
 _LONGEST_TEXT = 1_000
 _MOST_ITEMS = 60
 _DEEPEST = 2
 _LARGEST_ID = 2**63 - 1
 _UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")  # PostgreSQL takes neither NUL nor half a surrogate pair
+_MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)  # strings as a whole, and what nests
 # 5.1.7 and 5.1.8 (RFC 3463) blame the sender's address, so they are no reason to drop the person.
 _BAD_ADDRESS = re.compile(r"5\.1\.(?![78]\b)\d{1,3}\b")
 _BAD_ADDRESS_REPLY = re.compile(r"\s*550[ -]#?5\.1\.(?![78]\b)\d{1,3}\b")
@@ -81,14 +84,52 @@ def is_genuine(key: ec.EllipticCurvePublicKey, headers: Mapping[str, str], body:
 
 
 def parse(body: bytes) -> list[ProviderEvent]:
-    """Translate to our words, one event for each element. Raises ValueError when the body is not a JSON array."""
+    """Translate to our words, one event for each element.
+
+    Raises ValueError when the body is not a JSON array, or has more elements than the provider could put into one.
+    """
     try:
-        elements = json.loads(body, parse_int=_integer, parse_constant=str)
-    except RecursionError as error:
-        raise ValueError("the body is nested too deeply") from error
+        elements = _loads(body)
+    except RecursionError:
+        elements = _one_by_one(body)
     if not isinstance(elements, list):
         raise ValueError("the body is not a JSON array")
+    if len(elements) > MOST_EVENTS:
+        raise ValueError(f"the body is an array of more than {MOST_EVENTS:,} elements")
     return [_event(element) for element in elements]
+
+
+def _loads(text: str | bytes) -> Any:
+    return json.loads(text, parse_int=_integer, parse_constant=str)
+
+
+def _one_by_one(body: bytes) -> list[Any]:
+    """The elements of an array of which one is nested too deeply to be read: that one becomes words about it."""
+    text = body.decode(json.detect_encoding(body))
+    found: list[Any] = []
+    depth, began = 0, 0
+    for mark in _MARKS.finditer(text):
+        if mark[0] in "[{":
+            depth += 1
+            began = mark.end() if depth == 1 else began
+        elif mark[0] in "]}":
+            depth -= 1
+        if depth == 0 or (depth == 1 and mark[0] == ","):
+            found.append(_alone(text[began : mark.start()]))
+            began = mark.end()
+        if depth == 0:
+            break
+    if depth > 0 or not text.lstrip().startswith("[") or text[began:].strip():
+        raise ValueError("the body is nested too deeply, and no JSON array")
+    return found
+
+
+def _alone(text: str) -> Any:
+    try:
+        return _loads(text)
+    except RecursionError:
+        digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+        return f"nested too deeply to be read; SHA-256 {digest}"
 
 
 def _event(element: Any) -> ProviderEvent:
@@ -101,7 +142,10 @@ def _event(element: Any) -> ProviderEvent:
     message = _message(_argument(element, "dw_m"))
     address = _text(element.get("email"), 320).strip() or None
     at = _time(element.get("timestamp"))
+    detail = {_text(key, 100): _capped(value) for key, value in list(element.items())[:_MOST_ITEMS]}
     about = message.hex if message else _text(element.get("sg_message_id")).partition(".")[0] or (address or "").lower()
+    if kind == "unknown" and not about:
+        about = _hash(detail)  # nothing tells it from others but what it says
     happened = _whole_text(element.get("timestamp")) if at == NO_TIME else int(at.timestamp())
     link_or_reason = _whole_text(element.get("url")) or _whole_text(element.get("reason") or element.get("response"))
     if kind == "account" and not reason:
@@ -116,7 +160,7 @@ def _event(element: Any) -> ProviderEvent:
         hard=kind == "bounced" and _is_bad_address(element),
         reason=_one_line(reason),
         event_id=_text(element.get("sg_event_id")),
-        detail={_text(key, 100): _capped(value) for key, value in list(element.items())[:_MOST_ITEMS]},
+        detail=detail,
     )
 
 

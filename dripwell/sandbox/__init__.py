@@ -21,14 +21,15 @@ tag                what it does
 +lostevents        no event reaches the webhook; the log knows them
 +doubledevents     every event reaches the webhook twice, the second time under a new `sg_event_id`
 +badrow            400 for the whole call, naming this personalization; always
++badcall           400 for the whole call without a word about which personalization; always
 +slow              the whole call is answered after 2 s
 +ratelimit         429 with Retry-After for the first call that holds this address, then fine
 +500before         500 without accepting, the first time
 +500after          accepted, then answered 500, the first time
 +hangup            accepted, then the connection is closed without an answer, the first time
 
-When several tags want the answer of one call, the first of badrow, ratelimit, 500before, hangup, 500after wins and
-only its first time is used up. "The first time" survives a restart.
+When several tags want the answer of one call, the first of badrow, badcall, ratelimit, 500before, hangup, 500after
+wins and only its first time is used up. "The first time" survives a restart.
 
 Everything else is steered over `/control/*` by clients on the same machine: see docs/reference/sandbox.md.
 """

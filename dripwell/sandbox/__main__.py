@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dripwell.sandbox.app import serve
 from dripwell.sandbox.config import Config
+from dripwell.sandbox.hostile import Mood
 from dripwell.sandbox.ledger import DamagedStateError
 
 
@@ -22,6 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="repeats the provider ids of an earlier course (default: random)")
     parser.add_argument("--key", default="SG.test", help="the API key that is accepted (default SG.test)")
     parser.add_argument("--late", type=float, default=5.0, help="seconds by which +late delays an event (default 5)")
+    parser.add_argument("--hostile", type=_share, default=0.0, help="how likely a call goes wrong, from 0 to 1")
+    parser.add_argument("--hostile-events", type=_share, default=0.0, help="how likely a mail's events go wrong")
+    parser.add_argument("--grace", type=float, default=5.0, help="nothing is accepted later than this (default 5 s)")
+    parser.add_argument("--fast", action="store_true", help="for benchmarks: check and keep calls, show no mails")
     given = parser.parse_args(arguments)
     seed = secrets.randbits(64) if given.seed is None else given.seed
     try:
@@ -34,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
                 seed=seed,
                 key=given.key,
                 late=given.late,
+                mood=Mood(answers=given.hostile, events=given.hostile_events, grace=given.grace, seed=seed),
+                fast=given.fast,
             )
         )
     except KeyboardInterrupt:  # how the server passes on Ctrl-C once it has ended
@@ -42,6 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"The sandbox cannot start: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError
+    return share
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 Hangup = Literal["start", "body", "end"]
 
-FIELDS = ("status", "headers", "body", "html", "accept", "people", "hangup", "delay", "delay_answer", "drip", "times")
+FIELDS = (
+    "status", "headers", "body", "html", "accept", "people", "hangup", "late", "delay", "delay_answer", "drip", "times",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,11 @@ class Answer:
     accept: bool = True
     people: int | None = None  # accept only so many of the call's people (a broken provider)
     hangup: Hangup | None = None  # close before the body, within it, or instead of the answer
+    late: float = 0.0  # hang up at once, and accept only after so many seconds
     delay: float = 0.0  # seconds before accepting
     delay_answer: float = 0.0  # seconds between accepting and answering
     drip: float = 0.0  # seconds between two bytes of the answer's body
+    unless_alone: bool = False  # an ordinary answer instead when the call has one person only
 
 
 class Script:
@@ -82,6 +86,9 @@ def _answers(wish: object) -> list[Answer]:
     accept = wish.get("accept", status == 202 and where in (None, "end"))
     if not isinstance(accept, bool) or (accept and where in ("start", "body")):
         raise ValueError("accept is true or false; a call cut before its end cannot be accepted.")
+    late = _number(wish, "late", 0.0)
+    if late and (where is not None or not accept):
+        raise ValueError("late hangs up by itself, and accepts.")
     people = wish.get("people")
     if people is not None and (not isinstance(people, int) or people < 0):
         raise ValueError("people is how many of the call's people are accepted.")
@@ -93,6 +100,7 @@ def _answers(wish: object) -> list[Answer]:
         accept=accept,
         people=people,
         hangup=where,
+        late=late,
         delay=_number(wish, "delay", 0.0),
         delay_answer=_number(wish, "delay_answer", 0.0),
         drip=_number(wish, "drip", 0.0),

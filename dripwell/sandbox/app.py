@@ -5,29 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import html
-import ipaddress
 import json
-import re
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from dripwell.sandbox import answers, inbox, ledger, logs, rules
-from dripwell.sandbox.answers import Answer, Script
-from dripwell.sandbox.behavior import SLOW_SECONDS, Misanswer, is_slow, misanswer
+from dripwell.sandbox import control, hostile, inbox, ledger, logs, rules
+from dripwell.sandbox.answers import Answer
+from dripwell.sandbox.behavior import ALWAYS, SLOW_SECONDS, Misanswer, is_slow, misanswer
 from dripwell.sandbox.config import Config
-from dripwell.sandbox.ledger import Ledger, Mail
-from dripwell.sandbox.postman import Key, Postman, changed
+from dripwell.sandbox.fast import FastLedger
+from dripwell.sandbox.ledger import Ledger
+from dripwell.sandbox.postman import Key, Postman
 from dripwell.sandbox.rules import Fault
 from dripwell.sandbox.server import Lines, listen, server
+from dripwell.sandbox.state import Sandbox
 
 _MESSAGES = {
     400: "Bad Request",
@@ -41,45 +37,12 @@ _MESSAGES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_LINK = re.compile(r"<a\b[^>]*?\bhref\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE | re.DOTALL)
-
-
-@dataclass(slots=True)
-class LogManners:
-    """How the Email Logs API behaves: `status` answers instead of it, `lag` hides what is younger (seconds)."""
-
-    status: int | None = None
-    lag: float = 0.0
-
-
-@dataclass(slots=True)
-class Counts:
-    """What proves that nothing retries: requests, bytes read, and how often the same body came again."""
-
-    requests: int = 0
-    body_bytes: int = 0
-    repeats: int = 0
-    by_status: Counter[str] = field(default_factory=Counter)
-    bodies: set[bytes] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class Sandbox:
-    """Everything one running sandbox holds."""
-
-    config: Config
-    ledger: Ledger
-    postman: Postman
-    lines: Lines
-    script: Script = field(default_factory=Script)
-    logs: LogManners = field(default_factory=LogManners)
-    counts: Counts = field(default_factory=Counts)
 
 
 def create_app(config: Config) -> Starlette:
     """The application. Opens the state folder at once; the postman starts and ends with the lifespan."""
-    book = Ledger(config.state, config.seed)
-    sandbox = Sandbox(config, book, Postman(book, Key(config.state), config), Lines())
+    book = (FastLedger if config.fast else Ledger)(config.state, config.seed)
+    sandbox = Sandbox(config, book, Postman(book, Key(config.state), config), Lines(), config.mood)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -87,12 +50,6 @@ def create_app(config: Config) -> Starlette:
         yield
         await run_in_threadpool(sandbox.postman.stop)
         book.close()
-
-    def control(path: str, endpoint: Callable[[Sandbox, Request], Awaitable[Response]], method: str) -> Route:
-        async def guarded(request: Request) -> Response:
-            return await endpoint(sandbox, request) if _is_local(request) else _refused(403)
-
-        return Route(path, guarded, methods=[method])
 
     async def send(request: Request) -> Response:
         return await _mail_send(sandbox, request)
@@ -108,16 +65,8 @@ def create_app(config: Config) -> Starlette:
         Route("/v3/logs", search, methods=["POST"]),
         Route("/v3/logs/{sg_message_id}", detail, methods=["GET"]),
         Route("/v3/{rest:path}", _nothing_there, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]),
-        control("/control/ledger", _show_ledger, "GET"),
-        control("/control/pending", _show_pending, "GET"),
-        control("/control/mails", _show_mails, "GET"),
-        control("/control/counts", _show_counts, "GET"),
-        control("/control/public-key", _show_key, "GET"),
-        control("/control/next", _set_next, "POST"),
-        control("/control/webhooks", _set_webhooks, "POST"),
-        control("/control/logs", _set_logs, "POST"),
-        control("/control/post", _post_raw, "POST"),
-        Mount("/", routes=inbox.routes(config, book)),
+        *control.routes(sandbox),
+        *([] if config.fast else [Mount("/", routes=inbox.routes(config, book))]),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.state.sandbox = sandbox
@@ -138,7 +87,7 @@ def serve(config: Config) -> None:
 
 async def _mail_send(sandbox: Sandbox, request: Request) -> Response:
     sandbox.counts.requests += 1
-    answer = sandbox.script.take()
+    answer = sandbox.script.take() or _drawn(sandbox)
     if answer is not None and answer.hangup == "start":
         return await _cut(sandbox, request)
     try:
@@ -153,12 +102,23 @@ async def _mail_send(sandbox: Sandbox, request: Request) -> Response:
     return response or await _cut(sandbox, request)
 
 
+def _drawn(sandbox: Sandbox) -> Answer | None:
+    """What chance does to this call."""
+    found = hostile.answer(sandbox.mood, sandbox.counts.requests, sandbox.config.now())
+    if found is None:
+        return None
+    sandbox.counts.hostile[found[0]] += 1
+    return found[1]
+
+
 async def _answer(sandbox: Sandbox, request: Request, raw: bytes | None, answer: Answer | None) -> Response | None:
     """The answer to a request that has been read; None: close the connection instead."""
     if request.headers.get("authorization") != f"Bearer {sandbox.config.key}":
         return _refused(401)
     if raw is None:
         return _too_large()
+    if answer is not None and answer.unless_alone and raw.count(b'"to":') < 2:
+        answer = None
     if answer is not None and not answer.accept:
         await asyncio.sleep(answer.delay + answer.delay_answer)
         return None if answer.hangup else _scripted(answer, None)
@@ -175,6 +135,8 @@ async def _answer(sandbox: Sandbox, request: Request, raw: bytes | None, answer:
     if found is not None and found[0] == "badrow":
         row = read.people[found[1]][0]
         return _faulty([Fault("Does not contain a valid address.", f"personalizations.{row}.to.0.email")])
+    if found is not None and found[0] == "badcall":
+        return _faulty([Fault("Bad Request")])
     if found is not None:
         if found[0] == "ratelimit":
             reset = str(int(sandbox.config.now()) + 1)
@@ -190,6 +152,11 @@ async def _answer(sandbox: Sandbox, request: Request, raw: bytes | None, answer:
     await asyncio.sleep((answer.delay if answer else 0.0) + (SLOW_SECONDS if is_slow(addresses) else 0.0))
     if answer is not None and answer.people is not None:
         read = ledger.Request(read.raw, read.body, read.shape, read.people[: answer.people])
+    if answer is not None and answer.late:
+        task = asyncio.create_task(_accept_later(sandbox, read, answer.late))
+        sandbox.later.add(task)  # a task that nobody holds may be forgotten
+        task.add_done_callback(sandbox.later.discard)
+        return None
     call = await run_in_threadpool(_accept, sandbox, read)
     if answer is not None and answer.delay_answer:
         await asyncio.sleep(answer.delay_answer)
@@ -205,7 +172,7 @@ async def _answer(sandbox: Sandbox, request: Request, raw: bytes | None, answer:
 def _claim(book: Ledger, addresses: list[str]) -> tuple[Misanswer, int] | None:
     """Which tag misbehaves in this call. Its first time is used up here: of two calls at once, one gets it."""
     while (found := misanswer(addresses, book.is_first)) is not None:
-        if found[0] == "badrow" or book.remember(found[0], addresses[found[1]]):
+        if found[0] in ALWAYS or book.remember(found[0], addresses[found[1]]):
             break
     return found
 
@@ -216,6 +183,11 @@ def _accept(sandbox: Sandbox, read: ledger.Request) -> str:
     call = sandbox.ledger.add(read, sandbox.config.now())
     sandbox.postman.take(call)
     return call.provider_id
+
+
+async def _accept_later(sandbox: Sandbox, read: ledger.Request, seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return await run_in_threadpool(_accept, sandbox, read)
 
 
 async def _read(sandbox: Sandbox, request: Request, *, cut_within: bool) -> bytes | None:
@@ -361,132 +333,3 @@ def _refuse_logs(sandbox: Sandbox, request: Request) -> Response | None:
     if request.headers.get("authorization") != f"Bearer {sandbox.config.key}":
         return _refused(401)
     return _refused(sandbox.logs.status) if sandbox.logs.status is not None else None
-
-
-# ---- control
-
-
-def _is_local(request: Request) -> bool:
-    """A client on this machine that also names this machine: a page elsewhere cannot get in by a rebound name."""
-    if request.client is None:
-        return False
-    try:
-        is_loopback = ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
-    origin = request.headers.get("origin", str(request.base_url).rstrip("/"))
-    is_own_page = origin == str(request.base_url).rstrip("/")  # a form elsewhere can post to this machine, too
-    return is_loopback and is_own_page and request.url.hostname in ("127.0.0.1", "localhost", "::1")
-
-
-async def _show_ledger(sandbox: Sandbox, request: Request) -> Response:
-    totals = await run_in_threadpool(sandbox.ledger.totals)
-    if request.query_params.get("full") == "1":
-        totals["lines"] = await run_in_threadpool(sandbox.ledger.lines)
-    return JSONResponse(totals)
-
-
-async def _show_pending(sandbox: Sandbox, request: Request) -> Response:
-    return JSONResponse(sandbox.postman.report())
-
-
-async def _show_counts(sandbox: Sandbox, request: Request) -> Response:
-    counts = sandbox.counts
-    return JSONResponse(
-        {
-            "requests": counts.requests,
-            "connections": sandbox.lines.opened,
-            "body_bytes": counts.body_bytes,
-            "repeats": counts.repeats,
-            "by_status": dict(counts.by_status),
-            "scripted": len(sandbox.script),
-        }
-    )
-
-
-async def _show_key(sandbox: Sandbox, request: Request) -> Response:
-    return PlainTextResponse(sandbox.postman.key.public)
-
-
-async def _show_mails(sandbox: Sandbox, request: Request) -> Response:
-    try:
-        since = int(request.query_params.get("since", "0"))
-        limit = int(request.query_params.get("limit", "100"))
-    except ValueError:
-        return _wrong("since and limit are numbers.")
-    return JSONResponse(await run_in_threadpool(_mails, sandbox.ledger, max(since, 0), min(max(limit, 1), 1000)))
-
-
-def _mails(book: Ledger, since: int, limit: int) -> dict[str, Any]:
-    ids = range(since + 1, min(since + limit, book.accepted) + 1)
-    shown = [_mail_json(mail) for mail in map(book.mail, ids) if mail is not None]
-    return {"mails": shown, "last": shown[-1]["id"] if shown else since, "accepted": book.accepted}
-
-
-def _mail_json(mail: Mail) -> dict[str, Any]:
-    lower = {key.lower(): value for key, value in mail.headers.items()}
-    return {
-        "id": mail.id,
-        "t": mail.call.at,
-        "address": mail.address,
-        "subject": mail.subject,
-        "from": mail.sender,
-        "dw_m": mail.args.get("dw_m"),
-        "dw_b": mail.args.get("dw_b"),
-        "provider_id": mail.call.provider_id,
-        "sg_message_id": mail.message_id,
-        "links": links(mail.html or ""),
-        "list_unsubscribe": lower.get("list-unsubscribe"),
-        "list_unsubscribe_post": lower.get("list-unsubscribe-post"),
-        "categories": list(mail.categories),
-    }
-
-
-def links(markup: str) -> list[str]:
-    """The targets of every link in a mail's HTML, in order."""
-    return [html.unescape(double or single) for double, single in _LINK.findall(markup)]
-
-
-async def _set_next(sandbox: Sandbox, request: Request) -> Response:
-    try:
-        wish = await request.json()
-        scripted = answers.parse(wish)
-    except ValueError as error:
-        return _wrong(str(error))
-    if wish.get("clear"):
-        sandbox.script.clear()
-    sandbox.script.add(scripted)
-    return JSONResponse({"scripted": len(sandbox.script)})
-
-
-async def _set_webhooks(sandbox: Sandbox, request: Request) -> Response:
-    try:
-        wish = await request.json()
-        if not isinstance(wish, dict):
-            raise ValueError('The body is {"paused": true, …}.')
-        manners = changed(sandbox.postman.manners, wish)
-    except ValueError as error:
-        return _wrong(str(error))
-    sandbox.postman.behave(manners)
-    return JSONResponse({name: getattr(manners, name) for name in manners.__slots__})
-
-
-async def _set_logs(sandbox: Sandbox, request: Request) -> Response:
-    try:
-        wish = await request.json()
-        status, lag = wish.get("status"), wish.get("lag", 0)
-        if not (status is None or isinstance(status, int)) or not isinstance(lag, (int, float)) or lag < 0:
-            raise ValueError("status is null or a status code, lag is seconds.")
-    except (ValueError, AttributeError) as error:
-        return _wrong(str(error))
-    sandbox.logs.status, sandbox.logs.lag = status, float(lag)
-    return JSONResponse({"status": status, "lag": lag})
-
-
-async def _post_raw(sandbox: Sandbox, request: Request) -> Response:
-    sandbox.postman.post_raw(await request.body())
-    return JSONResponse(sandbox.postman.report(), 202)
-
-
-def _wrong(message: str) -> JSONResponse:
-    return JSONResponse({"error": message}, 400)

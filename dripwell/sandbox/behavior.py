@@ -9,10 +9,12 @@ from typing import Literal
 Kind = Literal[
     "processed", "delivered", "deferred", "bounce", "blocked", "dropped", "asyncbounce", "spamreport", "unsubscribe"
 ]
-Misanswer = Literal["badrow", "ratelimit", "500before", "hangup", "500after"]
+Misanswer = Literal["badrow", "badcall", "ratelimit", "500before", "hangup", "500after"]
 
 SLOW_SECONDS = 2.0
-MISANSWERS: tuple[Misanswer, ...] = ("badrow", "ratelimit", "500before", "hangup", "500after")
+ALWAYS: frozenset[Misanswer] = frozenset(("badrow", "badcall"))
+"""These answer every time; the others only the first."""
+MISANSWERS: tuple[Misanswer, ...] = ("badrow", "badcall", "ratelimit", "500before", "hangup", "500after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Course:
 
     happenings: tuple[Happening, ...]
     copies: int = 1  # 0: the webhook never hears of it
+    waits: tuple[float, ...] = ()  # by so many seconds the webhook hears of each happening later
 
 
 PLAIN = Course((Happening("processed"), Happening("delivered")))
@@ -91,6 +94,6 @@ def misanswer(addresses: Sequence[str], is_first: Callable[[Misanswer, str], boo
     tagged = [(index, address, tags(address)) for index, address in enumerate(addresses) if "+" in address]
     for wanted in MISANSWERS if tagged else ():
         for index, address, found in tagged:
-            if wanted in found and (wanted == "badrow" or is_first(wanted, address)):
+            if wanted in found and (wanted in ALWAYS or is_first(wanted, address)):
                 return wanted, index
     return None

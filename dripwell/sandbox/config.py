@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dripwell.sandbox.hostile import QUIET, Mood
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -18,3 +20,5 @@ class Config:
     seed: int = 0  # provider ids follow from it, so a course can be repeated
     key: str = "SG.test"  # the one API key that opens /v3
     late: float = 5.0  # seconds by which `+late` delays an event
+    mood: Mood = QUIET  # what goes wrong by chance
+    fast: bool = False  # for benchmarks: no inbox, nothing filled in

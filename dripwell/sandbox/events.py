@@ -102,4 +102,5 @@ def webhook_events(
     """Hand every event the webhook hears about one mail to `add`, with the seconds it waits after acceptance."""
     for number, happening in enumerate(course.happenings):
         for copy in range(course.copies * copies):
-            add(happening.after, event(to, happening, number, copy=copy, odd=odd))
+            wait = course.waits[number] if course.waits else 0.0
+            add(happening.after + wait, event(to, happening, number, copy=copy, odd=odd))

@@ -170,14 +170,14 @@ class Ledger:
         filled = [_digests(shape, request.body, row) for row, _ in request.people]
         with self._lock:
             number = len(self._index.calls) + 1
-            provider_id = _provider_id(self._seed, number)
+            provider_id = id_of_call(self._seed, number)
             head = {"call": number, "t": now, "id": provider_id, "people": request.people, "length": len(request.raw)}
             head_line = json.dumps(head, separators=(",", ":")).encode() + b"\n"
             # JSON strings hold no raw line break, so breaks between tokens can become spaces.
             raw = request.raw.replace(b"\r", b" ").replace(b"\n", b" ")
             offset = self._mails.path.stat().st_size + len(head_line)
             self._mails.append(head_line + raw + b"\n")
-            args = [_args(request.body, row) for row, _ in request.people]
+            args = [args_of(request.body, row) for row, _ in request.people]
             lines = [
                 _line(now, number, len(request.people), provider_id, address, arg, hashes)
                 for (_, address), arg, hashes in zip(request.people, args, filled, strict=True)
@@ -288,7 +288,7 @@ class Ledger:
             html=fill(shape.html, values).decode() if shape.html else None,
             text=fill(shape.text, values).decode() if shape.text else None,
             headers={**(body.get("headers") or {}), **(personal.get("headers") or {})},
-            args=_args(body, row),
+            args=args_of(body, row),
             categories=tuple(body.get("categories") or ()),
         )
 
@@ -410,7 +410,8 @@ def _digests(shape: Skeleton, body: Mapping[str, Any], row: int) -> tuple[str, s
     )
 
 
-def _args(body: Mapping[str, Any], row: int) -> Mapping[str, str]:
+def args_of(body: Mapping[str, Any], row: int) -> Mapping[str, str]:
+    """One person's custom args: the call's, under their own."""
     own: Mapping[str, str] = body["personalizations"][row].get("custom_args") or {}
     shared = body.get("custom_args")
     return {**shared, **own} if shared else own
@@ -440,7 +441,8 @@ def _line(
     return json.dumps(line, separators=(",", ":")) + "\n"
 
 
-def _provider_id(seed: int, call: int) -> str:
+def id_of_call(seed: int, call: int) -> str:
+    """The X-Message-Id of a call."""
     return urlsafe_b64encode(hashlib.sha256(f"{seed}:{call}".encode()).digest()[:16]).decode().rstrip("=")
 
 

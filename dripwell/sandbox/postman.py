@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dripwell.sandbox.behavior import course
 from dripwell.sandbox.config import Config
 from dripwell.sandbox.events import Addressee, webhook_events
+from dripwell.sandbox.hostile import Mood, fate
 from dripwell.sandbox.ledger import Call, Ledger
 
 MAX_EVENTS = 1_000  # in one array
@@ -94,6 +95,7 @@ class Postman:
         self._late = config.late
         self._mark_path = config.state / "webhook.json"
         self._manners = changed(Manners(None), {"url": config.webhook})
+        self._mood = config.mood
         self._changed = threading.Condition()
         self._heap: list[_Parcel] = []
         self._numbers = 0
@@ -153,6 +155,11 @@ class Postman:
             self._manners = manners
             self._changed.notify()
 
+    def take_mood(self, mood: Mood) -> None:
+        """Let other events go wrong from now on."""
+        with self._changed:
+            self._mood = mood
+
     def report(self) -> dict[str, Any]:
         """What is pending and how the posting goes. A mail whose events are not made yet counts as one event."""
         with self._changed:
@@ -206,16 +213,18 @@ class Postman:
         body = self._ledger.body(call)
         categories = tuple(body.get("categories") or ())
         shared = body.get("custom_args") or {}
-        manners = self._manners
+        manners, mood = self._manners, self._mood
         start = time.monotonic() - (self._now() - call.at) + manners.delay
         made: list[tuple[float, dict[str, Any]]] = []
         for index, address in enumerate(call.addresses):
             own = body["personalizations"][call.rows[index]].get("custom_args") or {}
             to = Addressee(address, call.at, call.provider_id, index, {**shared, **own}, categories)
-            fate = course(address, call.nths[index], self._late)
+            heard, nonsense = fate(mood, call.number, index, course(address, call.nths[index], self._late))
+            if nonsense is not None:
+                self.post_raw(nonsense)
             webhook_events(
                 to,
-                fate,
+                heard,
                 lambda after, event: made.append((after, event)),
                 copies=manners.copies,
                 odd=manners.odd,

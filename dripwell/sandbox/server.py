@@ -22,7 +22,9 @@ class Lines:
 
     def cut(self, client: tuple[str, int]) -> None:
         """Close a client's connection at once (a reset); what the application answers afterwards goes nowhere."""
-        self.transports[client].abort()
+        transport = self.transports.get(client)
+        if transport is not None:  # the client may have gone first
+            transport.abort()
 
 
 def protocol(lines: Lines) -> type[H11Protocol]:

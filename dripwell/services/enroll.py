@@ -38,6 +38,7 @@ class Imported:
 
     added: int = 0
     known: int = 0
+    unsaid: int = 0  # of these, good rows that do not say whether the person is a patient
     bad: list[BadRow] = field(default_factory=list)
 
     @property
@@ -57,11 +58,14 @@ def add(
     timezone: str | None = None,
     fields: Mapping[str, str] | None = None,
     tags: Sequence[str] = (),
+    relationship: str | None = None,
+    corrects: bool = False,
 ) -> tuple[int, bool]:
     """Add one person, or add to the one with this address. Returns (id, whether new).
 
     With `consent` the person is active; without, unconfirmed. Consent here lifts no suppression: somebody who
-    unsubscribed stays unsubscribed until they opt in themselves.
+    unsubscribed stays unsubscribed until they opt in themselves. `relationship` is prospect, patient or unknown; a new
+    person of whom nothing is said is a prospect, and a patient stays one unless this `corrects` it (rules 5.5).
     """
     hashed = address_hash(pepper, address)
     state = "active" if consent is not None else "unconfirmed"
@@ -75,6 +79,7 @@ def add(
         fields=fields or {},
         tags=tags,
         now=times.now,
+        relationship=relationship or "prospect",
     )
     if new is not None:
         subscriber_id = new
@@ -82,7 +87,15 @@ def add(
         known = subscribers.by_hash(connection, hashed)
         assert known is not None
         subscriber_id = known.id
-        subscribers.amend(connection, subscriber_id, timezone=timezone, fields=fields or {}, tags=tags)
+        subscribers.amend(
+            connection,
+            subscriber_id,
+            timezone=timezone,
+            fields=fields or {},
+            tags=tags,
+            relationship=relationship,
+            corrects=corrects,
+        )
         if consent is not None:
             subscribers.set_state(connection, subscriber_id, ("unconfirmed",), "active")
     if consent is not None:
@@ -110,6 +123,7 @@ def ask_to_confirm(
     times: Times,
     timezone: str | None = None,
     fields: Mapping[str, str] | None = None,
+    relationship: str | None = None,
 ) -> int:
     """Add a person who asked through `form` and mail them the confirmation.
 
@@ -124,6 +138,8 @@ def ask_to_confirm(
         times=times,
         timezone=timezone,
         fields={**(fields or {}), "form": form},
+        relationship=relationship,
+        corrects=relationship is not None,
     )
     day = int(times.wall_now.timestamp() // 86400)  # one confirmation an address a day: a form is a mail cannon
     serve.plan_service(
@@ -159,6 +175,7 @@ def take_in(
         if isinstance(row, BadRow):
             result.bad.append(row)
         else:
+            result.unsaid += row.relationship == "unknown"
             part.append(row)
         if len(part) == SLICE:
             _take_in_part(database, part, consent, pepper, versions, new_id, result)
@@ -187,6 +204,7 @@ def rehearse(
         if isinstance(row, BadRow):
             result.bad.append(row)
         else:
+            result.unsaid += row.relationship == "unknown"
             part.append(address_hash(pepper, row.address))
         if len(part) == SLICE:
             look_up()
@@ -221,6 +239,7 @@ def _take_in_part(
                 timezone=row.timezone,
                 fields=row.fields,
                 tags=row.tags,
+                relationship=row.relationship,
             )
             for name in row.tags:
                 happen.trigger(connection, versions, subscriber_id, "tag", name, times)

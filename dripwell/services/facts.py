@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from dripwell.content.render import Person
+from dripwell.content.render import Person, Skeleton
 from dripwell.core.campaign import Site
 from dripwell.core.tokens import Keys, Purpose, sign
 from dripwell.services.versions import Published
@@ -18,7 +19,8 @@ from dripwell.storage.messages import Addressee
 REVISIONS = 1000
 """A booking email's round is booking id x 1,000 + revision: each change of a call has emails of its own."""
 
-_BY_MESSAGE = (Purpose.CLICK, Purpose.VIEW, Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.BOOK)
+_BY_MESSAGE = frozenset({Purpose.CLICK, Purpose.VIEW, Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.BOOK})
+ALL_PURPOSES = frozenset(Purpose)
 
 
 def round_of(booking: Booking) -> int:
@@ -26,13 +28,31 @@ def round_of(booking: Booking) -> int:
     return booking.id * REVISIONS + booking.revision
 
 
+def purposes_of(skeleton: Skeleton | None, *, marketing: bool) -> frozenset[Purpose]:
+    """The links whose words this email needs: signing those of all doors for everybody would be half the work.
+
+    None: an email that is rendered for each person may need any.
+    """
+    if skeleton is None:
+        return ALL_PURPOSES
+    used = {Purpose(slot.expression) for slot in skeleton.slots if slot.kind == "url"}
+    return frozenset(used | {Purpose.UNSUBSCRIBE} if marketing else used)
+
+
 def person(
-    published: Published, keys: Keys, addressee: Addressee, extra: Mapping[str, str], wall_now: datetime
+    published: Published,
+    keys: Keys,
+    addressee: Addressee,
+    extra: Mapping[str, str],
+    wall_now: datetime,
+    purposes: frozenset[Purpose] = ALL_PURPOSES,
 ) -> Person:
-    """One addressee's values for rendering. Link words carry opaque ids only."""
-    words = {purpose.value: sign(keys, purpose, addressee.id, wall_now) for purpose in _BY_MESSAGE}
-    words[Purpose.CONFIRM.value] = sign(keys, Purpose.CONFIRM, addressee.enrollment_id, wall_now)
-    words[Purpose.CALL.value] = sign(keys, Purpose.CALL, addressee.round // REVISIONS, wall_now)
+    """One addressee's values for rendering, with words for the links of these purposes. They carry opaque ids only."""
+    words = {purpose.value: sign(keys, purpose, addressee.id, wall_now) for purpose in purposes & _BY_MESSAGE}
+    if Purpose.CONFIRM in purposes:
+        words[Purpose.CONFIRM.value] = sign(keys, Purpose.CONFIRM, addressee.enrollment_id, wall_now)
+    if Purpose.CALL in purposes:
+        words[Purpose.CALL.value] = sign(keys, Purpose.CALL, addressee.round // REVISIONS, wall_now)
     zone = ZoneInfo(published.site.clinic.timezone)
     fields = {name: str(value) for name, value in addressee.fields.items()}
     fields["email"] = addressee.address
@@ -80,7 +100,13 @@ def _asked_for(site: Site, addressee: Addressee) -> dict[str, str]:
 
 def long_date(moment: datetime) -> str:
     """`October 22, 2026`."""
-    return f"{moment:%B} {moment.day}, {moment.year}"
+    return _written(moment.date())
+
+
+@lru_cache(maxsize=1000)
+def _written(day: date) -> str:
+    # A thousand people of one call joined on a handful of days.
+    return f"{day:%B} {day.day}, {day.year}"
 
 
 def clock_time(moment: datetime) -> str:

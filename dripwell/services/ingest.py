@@ -1,123 +1,259 @@
-"""Ingest: read the inbox of webhooks, one transaction each. Evidence first, then delivery, then suppressions."""
+"""Ingest: read the inbox of webhooks, many in one transaction. Evidence first, then delivery, then suppressions.
+
+What a webhook says was written by strangers: one that cannot be read never costs those beside it, and no transaction
+is ever half done.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from dripwell.core.campaign import Lane
-from dripwell.core.errors import UnavailableError
+from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.core.states import DELIVERY_PRECEDENCE, MessageState, delivery_after
 from dripwell.delivery.provider import EventDoor, ProviderEvent
-from dripwell.services import leave, resolve
-from dripwell.storage import batches, campaigns, clock, enrollments, events, messages, outcomes
+from dripwell.services import resolve
+from dripwell.storage import audit, batches, campaigns, clock, enrollments, events, leaving, messages, outcomes
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database, lost_race
 
 log = logging.getLogger("dripwell.ingest")
 
-_SUPPRESSES = {"complained": ("all", "complained"), "unsubscribed": ("marketing", "unsubscribed")}
+HashOf = Callable[[str], bytes]
+"""From an address to what the ledger knows it by. Raises ValueError for what is no address."""
+
+WEBHOOKS, BYTES = 500, 1_500_000
+"""How much is read in one transaction: about 3,000 events, well under a second of locks."""
+
+_SUPPRESSES = {
+    "complained": ("all", "complained", "unsubscribed"),
+    "unsubscribed": ("marketing", "unsubscribed", "unsubscribed"),
+}
+_BY_ADDRESS = frozenset({"bounced", "dropped", "complained", "unsubscribed"})
+"""What counts even when it carries no ids of ours: asynchronous bounces come without any (rules 2.5)."""
 _OPEN = frozenset({MessageState.PLANNED, MessageState.IN_BATCH, MessageState.HELD})
 """States of a message that its enrollment waits for."""
 
 
-def ingest(database: Database, door: EventDoor, *, out_of_time: Callable[[], bool]) -> int:
-    """Read webhooks until none is left, or time is up; returns how many. A broken one never stops the rest."""
+@dataclass(frozen=True, slots=True)
+class _About:
+    """One event with whom it is about, as far as we know. `proves`: its ids are ours, so the batch was accepted."""
+
+    event: ProviderEvent
+    batch_id: int | None = None
+    message_id: int | None = None
+    subscriber_id: int | None = None
+    proves: bool = False
+
+    @property
+    def suppresses(self) -> tuple[str, str, str] | None:
+        """(scope, reason, the person's state) when this person must not be mailed any more (rules 2.6)."""
+        if self.subscriber_id is None:
+            return None
+        if self.event.kind == "bounced" and self.event.hard:
+            return "all", "undeliverable", "undeliverable"
+        return _SUPPRESSES.get(self.event.kind)
+
+
+def ingest(
+    database: Database, door: EventDoor, *, hash_of: HashOf | None = None, out_of_time: Callable[[], bool]
+) -> int:
+    """Read webhooks until none is left, or time is up; returns how many. A broken one never stops the rest.
+
+    With `hash_of`, bounces, complaints and unsubscribes that carry no ids of ours are matched by their address.
+    """
     read = 0
     while not out_of_time():
-        inbox_id: int | None = None
+        claimed: list[tuple[int, bytes]] = []
         try:
             with database.transaction() as connection:
-                claimed = events.claim_inbox(connection)
-                if claimed is None:
-                    break
-                inbox_id, raw = claimed
-                take_in(connection, door.events(raw))
-                events.inbox_done(connection, inbox_id)
+                claimed = events.claim_inbox(connection, limit=WEBHOOKS, size=BYTES)
+                _read(connection, door, hash_of, claimed)
+            moved = len(claimed)
         except UnavailableError:
             raise
-        except Exception as error:  # a webhook holds what strangers wrote: none may stop those behind it
-            if inbox_id is None:
+        except Exception:  # a webhook holds what strangers wrote: none may stop those beside it
+            if not claimed:
                 raise
-            if lost_race(error):
-                continue
-            log.error("webhook %d could not be read: %s", inbox_id, type(error).__name__)
-            with database.transaction() as connection:
-                events.inbox_failed(connection, inbox_id, f"{type(error).__name__}: {error}")
-        read += 1
+            moved = sum(_read_alone(database, door, hash_of, inbox_id) for inbox_id, _ in claimed)
+        if moved == 0:
+            break
+        read += moved
     return read
 
 
-def take_in(connection: Connection, arrived: list[ProviderEvent]) -> None:
-    """Record these events and everything that follows from them, in the caller's transaction."""
+def _read_alone(database: Database, door: EventDoor, hash_of: HashOf | None, inbox_id: int) -> bool:
+    """Read one webhook of a set that failed as a whole. False: it is left for another pass, and no try is counted."""
+
+    def work(connection: Connection) -> bool:
+        raw = events.claim_one(connection, inbox_id)
+        if raw is None:
+            return False
+        _read(connection, door, hash_of, [(inbox_id, raw)])
+        return True
+
+    try:
+        return database.retrying(work)
+    except UnavailableError:
+        raise
+    except Exception as error:
+        if lost_race(error):
+            return False
+        with database.transaction() as connection:
+            _failed(connection, inbox_id, error)
+        return True
+
+
+def _read(
+    connection: Connection, door: EventDoor, hash_of: HashOf | None, claimed: Sequence[tuple[int, bytes]]
+) -> None:
+    """Take in all of these; those that are no list of events are counted as failed, which no statement has seen."""
+    arrived: list[ProviderEvent] = []
+    good = []
+    for inbox_id, raw in claimed:
+        try:
+            arrived += door.events(raw)
+            good.append(inbox_id)
+        except Exception as error:
+            _failed(connection, inbox_id, error)
+    take_in(connection, arrived, hash_of)
+    events.inbox_done(connection, good)
+
+
+def _failed(connection: Connection, inbox_id: int, error: Exception) -> None:
+    log.error("webhook %d could not be read: %s", inbox_id, type(error).__name__)
+    events.inbox_failed(connection, inbox_id, _why(error))
+
+
+def _why(error: Exception) -> str:
+    """For an operator's eyes, without a word of the webhook: it holds addresses. A ValueError's text is our own."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"{type(error).__name__}{f' ({state})' if state else ''}"
+
+
+def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: HashOf | None = None) -> None:
+    """Record these events and everything that follows from them, in the caller's transaction.
+
+    All that may change is locked before the first change: batches, then enrollments, by id.
+    """
+    if not arrived:
+        return
     times = clock.read(connection)
-    by_batch: dict[int, list[ProviderEvent]] = {}
-    for event in arrived:
-        if event.batch is not None:
-            by_batch.setdefault(event.batch, []).append(event)
-        elif _record(connection, event, None, None, times) and event.kind == "account":
-            _account(connection, event)
-    for batch_id in sorted(by_batch):
-        _take_in_batch(connection, batch_id, by_batch[batch_id], times)
-
-
-def _take_in_batch(connection: Connection, batch_id: int, arrived: list[ProviderEvent], times: Times) -> None:
-    batch = batches.by_id(connection, batch_id)
-    if batch is None:
-        for event in arrived:
-            _record(connection, event, None, None, times)
-        return
-    known = {row.public_id: row for row in messages.of_batch(connection, batch.message_ids)}
-    fresh = []
-    for event in arrived:
-        row = known.get(event.message) if event.message is not None else None
-        if _record(connection, event, row.id if row else None, batch_id, times) and row is not None:
-            fresh.append((event, row))
-    if not fresh:
-        return
-    if not resolve.accepted_in(
-        connection, batch_id, before=("CALLING", "UNKNOWN"), evidence=f"event {fresh[0][0].kind}"
-    ):
-        # Read again: somebody may have resolved it while we waited for its lock.
-        batch = batches.by_id(connection, batch_id)
-        assert batch is not None
-        if batch.state == "OPEN":
-            log.error("an event speaks of batch %d, for which nobody has called yet", batch_id)
-        elif batch.state == "DONE" and batch.outcome != "accepted":
-            _late(connection, batch_id, times)
-    delivery: dict[int, str | None] = {}
-    for event, row in fresh:
-        delivery[row.id] = delivery_after(delivery.get(row.id, row.delivery), event.kind)
-    for message_id in sorted(delivery):
-        after = delivery[message_id]
-        if after is not None:
-            before = DELIVERY_PRECEDENCE[: DELIVERY_PRECEDENCE.index(after)]
-            outcomes.set_delivery(connection, message_id, before, after)
-    for event, row in sorted(fresh, key=lambda pair: int(pair[1].subscriber_id)):
-        _suppress(connection, event, row.subscriber_id, times)
-
-
-def _record(
-    connection: Connection, event: ProviderEvent, message_id: int | None, batch_id: int | None, times: Times
-) -> bool:
-    return events.add(
+    batches_known = events.batches_told(connection, sorted({event.batch for event in arrived if event.batch}))
+    told = _about(connection, arrived, batches_known, hash_of)
+    proven = {one.batch_id for one in told if one.proves and one.batch_id is not None}
+    unresolved = sorted(id for id in proven if batches_known[id].outcome != "accepted")
+    events.hold(
         connection,
-        dedupe=event.dedupe,
-        event_id=event.event_id,
-        message_id=message_id,
-        batch_id=batch_id,
-        kind=event.kind,
-        at=event.at,
-        campaign_at=times.now,
-        detail=event.detail,
+        batch_ids=unresolved,
+        late=[id for id in unresolved if batches_known[id].state == "DONE"],
+        subscriber_ids=sorted({one.subscriber_id for one in told if one.suppresses and one.subscriber_id is not None}),
     )
+    for batch_id in unresolved:
+        evidence = next(one.event.kind for one in told if one.proves and one.batch_id == batch_id)
+        _prove(connection, batch_id, evidence, times)
+    fresh = _record(connection, told, times)
+    after: dict[int, str] = {}
+    for one in fresh:
+        if one.message_id is not None:
+            moved = delivery_after(after.get(one.message_id), one.event.kind)
+            if moved is not None:
+                after[one.message_id] = moved
+    events.move_delivery(connection, after, DELIVERY_PRECEDENCE)
+    _suppress(connection, fresh, times)
+    for one in fresh:
+        if one.event.kind == "account":
+            _account(connection, one.event)
+
+
+def _about(
+    connection: Connection, arrived: Sequence[ProviderEvent], known: Mapping[int, Any], hash_of: HashOf | None
+) -> list[_About]:
+    """Whom each event is about: by the ids it carries, else by its address."""
+    pairs = [(event.batch, event.message) for event in arrived if event.batch is not None and event.message is not None]
+    matched = events.messages_told(connection, (pair for pair in pairs if pair[0] in known))
+    found: list[_About] = []
+    strangers: list[tuple[int, bytes]] = []
+    hashes: dict[str, bytes | None] = {}
+    for event in arrived:
+        row = None if event.batch is None or event.message is None else matched.get((event.batch, event.message))
+        if row is not None:
+            found.append(_About(event, event.batch, row.id, row.subscriber_id, proves=True))
+            continue
+        if hash_of is not None and event.address and event.kind in _BY_ADDRESS:
+            if event.address not in hashes:
+                hashes[event.address] = _hashed(hash_of, event.address)
+            addr_hash = hashes[event.address]
+            if addr_hash is not None:
+                strangers.append((len(found), addr_hash))
+        found.append(_About(event, event.batch if event.batch in known else None))
+    people = events.people_told(connection, ((addr_hash, found[place].event.at) for place, addr_hash in strangers))
+    for place, addr_hash in strangers:
+        event = found[place].event
+        person = people.get((addr_hash, event.at))
+        if person is None:
+            continue
+        if event.batch is None and event.message is None:
+            found[place] = _About(event, person.batch_id, person.message_id, person.subscriber_id)
+        else:
+            # Somebody else's ids, or those of a timeline we have lost: it says nothing about an email of ours, but
+            # whoever complains or is gone must not be mailed.
+            found[place] = _About(event, found[place].batch_id, None, person.subscriber_id)
+    return found
+
+
+def _hashed(hash_of: HashOf, address: str) -> bytes | None:
+    try:
+        return hash_of(address)
+    except ValueError:  # UnicodeError among them: a domain that cannot be one
+        return None
+
+
+def _record(connection: Connection, told: Iterable[_About], times: Times) -> list[_About]:
+    """Keep every event; returns those we did not hold. Of two alike, the one we know more about is kept."""
+    alike: dict[str, _About] = {}
+    for one in told:
+        kept = alike.get(one.event.dedupe)
+        if kept is None or (kept.message_id is None and one.message_id is not None):
+            alike[one.event.dedupe] = one
+    new = [
+        events.NewEvent(
+            dedupe=one.event.dedupe,
+            event_id=one.event.event_id,
+            message_id=one.message_id,
+            batch_id=one.batch_id,
+            kind=one.event.kind,
+            at=one.event.at,
+            detail=one.event.detail,
+        )
+        for one in alike.values()
+    ]
+    fresh = events.add(connection, new, campaign_at=times.now)
+    return [one for dedupe, one in alike.items() if dedupe in fresh]
+
+
+def _prove(connection: Connection, batch_id: int, evidence: str, times: Times) -> None:
+    """An event names a message of this batch, so the provider took it whole (A1): T10, or T13 when we thought not."""
+    if resolve.accepted_in(connection, batch_id, before=("CALLING", "UNKNOWN"), evidence=f"event {evidence}"):
+        return
+    # Read again: somebody may have resolved it while we waited for its lock.
+    batch = events.batches_told(connection, [batch_id])[batch_id]
+    if batch.state == "OPEN":
+        log.error("an event speaks of batch %d, for which nobody has called yet", batch_id)
+    elif batch.outcome != "accepted":
+        _late(connection, batch_id, times)
 
 
 def _late(connection: Connection, batch_id: int, times: Times) -> None:
     """T13: the record follows the evidence, whatever we concluded. A call is accepted whole (A1), so all in it are."""
     log.warning("late evidence: batch %d was accepted after all", batch_id)
     batches.lock(connection, batch_id, ("DONE",))
-    batches.accepted_after_all(connection, batch_id)
+    batches.accepted_after_all(connection, batch_id, times.now)
     batch = batches.by_id(connection, batch_id)
     assert batch is not None
     rows = messages.of_batch(connection, batch.message_ids)
@@ -141,19 +277,56 @@ def _account(connection: Connection, event: ProviderEvent) -> None:
         batches.went_badly(connection, Lane.DRIP, f"account: {event.reason}", at_once=True)
 
 
-def _suppress(connection: Connection, event: ProviderEvent, subscriber_id: int, times: Times) -> None:
-    if event.kind == "bounced" and event.hard:
-        scope, reason = "all", "undeliverable"
-    elif event.kind in _SUPPRESSES:
-        scope, reason = _SUPPRESSES[event.kind]
-    else:
-        return
-    leave.suppress(
-        connection,
-        subscriber_id=subscriber_id,
-        scope=scope,
-        reason=reason,
-        source="provider",
-        evidence=event.event_id or event.dedupe,
-        times=times,
-    )
+def _suppress(connection: Connection, fresh: Iterable[_About], times: Times) -> None:
+    """Whoever complained, left or is gone: once each, in the order everybody locks in."""
+    wanted: dict[tuple[int, tuple[str, str, str]], ProviderEvent] = {}
+    for one in fresh:
+        if one.suppresses is not None and one.subscriber_id is not None:
+            wanted.setdefault((one.subscriber_id, one.suppresses), one.event)
+    rows = [
+        leaving.Leaving(subscriber_id, scope, reason, "provider", event.event_id or event.dedupe, state)
+        for (subscriber_id, (scope, reason, state)), event in sorted(wanted.items(), key=lambda pair: pair[0])
+    ]
+    leaving.suppress(connection, rows, now=times.now)
+
+
+def retry(connection: Connection, inbox_id: int | None, *, actor: str, reason: str) -> list[int]:
+    """Let a webhook that was set aside be read again, or all of them (None); who asked and why is kept.
+
+    Returns which. Raises RefusedError for a webhook that is not set aside.
+    """
+    again = events.retry(connection, inbox_id)
+    if inbox_id is not None and not again:
+        raise RefusedError(f"no webhook {inbox_id} is set aside. The ones that are: dripwell events list --quarantined")
+    if again:
+        about = "all webhooks" if inbox_id is None else f"webhook {inbox_id}"
+        detail = {"webhooks": again[:1000], "reason": reason}
+        campaigns.add_activity(connection, actor=actor, action="read again", about=about, detail=detail)
+        campaigns.ring(connection, "ingest")
+    return again
+
+
+def silent(connection: Connection, *, provider: str) -> list[str]:
+    """V12: what we should have heard of this provider by now and have not, one sentence an alarm. Empty: all is well.
+
+    Wall time throughout. Reads only; for the auditor, every few minutes.
+    """
+    found = []
+    unread = audit.oldest_unread(connection)
+    if unread is not None and unread > audit.UNREAD_SECONDS:
+        found.append(f"webhooks are not read: the oldest waits for {unread / 60:.0f} minutes")
+    mute = audit.accepted_in_silence(connection, provider)
+    if mute is not None:
+        found.append(
+            f"no event for {mute / 60:.0f} minutes although {provider} accepted messages: is the event webhook on, and "
+            "does its address lead here?"
+        )
+    gap = audit.without_event(connection, provider)
+    if gap:
+        found.append(
+            "webhook gap: no event, 24 hours after they were accepted, about messages " + ", ".join(map(str, gap))
+        )
+    aside = events.waiting(connection)["quarantined"]
+    if aside:
+        found.append(f"{aside} webhooks are set aside unread: dripwell events list --quarantined")
+    return found

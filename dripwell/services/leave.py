@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from dripwell.core.errors import NotFoundError
-from dripwell.storage import clicks, clock, consents, spool, suppressions
+from dripwell.core.errors import NotFoundError, UnavailableError
+from dripwell.storage import clicks, clock, consents, restoring, spool, suppressions, witness
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
+from dripwell.storage.journal import Journal, Left
 
 UNDO_WITHIN = timedelta(hours=24)
 PAGE = "page"
 """`source` of what a person did with a link of ours, on the page or by the mail program's button."""
+_LOOK_BACK = 7
+"""Days of the ledger that are journaled when nobody knows which rows are: at the first start, and after a restore."""
 _STATES = {"unsubscribed": "unsubscribed", "complained": "unsubscribed", "undeliverable": "undeliverable"}
 
 
@@ -114,12 +117,19 @@ def undo(connection: Connection, *, subscriber_id: int, wording: str, times: Tim
     return True
 
 
-def replay(database: Database, path: Path) -> int:
+def replay(database: Database, path: Path, *, in_quarantine: bool = False) -> int:
     """Carry out the unsubscribes that were spooled while PostgreSQL was away, and empty the spool.
 
     Call it before the first mail after an outage. Returns how many ids it read; doing one twice changes nothing.
-    Raises UnavailableError, with the spool untouched, while PostgreSQL is still away.
+    Raises UnavailableError, with the spool untouched, while PostgreSQL is still away. In quarantine the spool waits for
+    the journals, which know the messages it names: their replay calls this with `in_quarantine`.
     """
+    if not spool.holds_any(path):
+        return 0
+    if not in_quarantine:
+        with database.transaction() as connection:
+            if witness.is_quarantined(connection):
+                return 0
     with spool.draining(path) as message_ids:
         for message_id in message_ids:
             database.retrying(lambda connection, id=message_id: leave_by_link(connection, id, "spool"))  # type: ignore[misc]
@@ -141,6 +151,90 @@ def leave_by_link(connection: Connection, message_id: int, evidence: str) -> tup
         times=clock.read(connection),
     )
     return None if origin.addr_hash is None else (origin.addr_hash, suppressions.MARKETING)
+
+
+def leave_for_good(
+    database: Database, kept: Journal, spool_path: Path, message_id: int, evidence: str
+) -> tuple[bytes, str] | None:
+    """What a page does before it says "done": the unsubscribe is in the record and in the journal, or in the spool.
+
+    Returns what to tell `Fast.add`; None when it is spooled, or names nobody. Raises OSError or UnavailableError when
+    it is not safe against everything a 2xx promises: then the page must not say it is. In quarantine a message that the
+    record does not know may be one it has forgotten, so it is spooled until the journals are replayed.
+    """
+
+    def work(connection: Connection) -> tuple[tuple[bytes, str] | None, Left | None, bool]:
+        member = leave_by_link(connection, message_id, evidence)
+        if member is None:
+            return None, None, witness.is_quarantined(connection)
+        return member, restoring.newest_row(connection, *member), False
+
+    try:
+        member, row, forgotten = database.retrying(work)
+    except UnavailableError:
+        spool.append(spool_path, message_id)
+        return None
+    if row is not None:
+        kept.left([row])
+    if forgotten:
+        spool.append(spool_path, message_id)
+    return member
+
+
+def again(connection: Connection, left: Left, *, times: Times) -> bool:
+    """Put a row of the ledger back that a restored database has lost, with what follows from it.
+
+    False: the ledger knows it, or something newer. Whoever joined after the backup stays suppressed by the address.
+    """
+    who = restoring.subscriber_of(connection, left.addr_hash)
+    ending = suppressions.lock_in_scope(connection, who, left.scope) if who and left.action == "suppress" else []
+    if not restoring.append_lost(
+        connection,
+        addr_hash=left.addr_hash,
+        scope=left.scope,
+        action=left.action,
+        reason=left.reason,
+        source=left.source,
+        seq=left.seq,
+        at=left.at,
+    ):
+        return False
+    if left.action == "suppress":
+        suppressions.note_push(connection, left.addr_hash, left.scope)
+        state = _STATES.get(left.reason, "unsubscribed")
+        suppressions.end_enrollments(
+            connection, ending, state="SUPPRESSED", reason=left.reason, now=times.now, actor=left.source
+        )
+    else:
+        state = "active" if who and consents.given(connection, who) else "unconfirmed"
+    if who and left.scope in (suppressions.ALL, suppressions.MARKETING):
+        suppressions.mark_subscriber(connection, who, state)
+    return True
+
+
+def keep(database: Database, kept: Journal, state_dir: Path) -> int:
+    """Journal what the ledger has got since the last time, whoever wrote it: events, imports, operators, pages.
+
+    Run it every few seconds. Returns how many rows were journaled; one twice does no harm. Raises UnavailableError when
+    the journal cannot be written; then the next time begins where this one did.
+    """
+    place = state_dir / "leaves.place"
+    with database.transaction() as connection:
+        epoch, _ = suppressions.marks(connection)
+        reached = suppressions.horizon(connection)  # before the rows: what is read twice does no harm
+        known = spool.read_place(place)
+        if known is not None and known[0] == epoch:
+            rows = restoring.rows_from(connection, known[1])
+        else:
+            rows = restoring.rows_since(connection, _LOOK_BACK)
+    for at in range(0, len(rows), 1000):
+        kept.left(rows[at : at + 1000])
+    if known != (epoch, reached):
+        try:
+            spool.write_place(place, (epoch, reached))
+        except OSError as error:
+            raise UnavailableError(f"{place} cannot be written ({error.strerror or error}): make room there") from error
+    return len(rows)
 
 
 def push(connection: Connection, fast: Fast, limit: int = 500) -> int:

@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
+from dripwell.core.errors import ContentError, NotFoundError
 from dripwell.core.journey import Decision, Finish, Leave, PlanMessage, WaitUntil, decide
 from dripwell.core.keys import message_id
 from dripwell.core.states import SUPPRESSING, Reason
 from dripwell.services import people
 from dripwell.services.versions import Published, Versions
 from dripwell.storage import campaigns, clock, enrollments, messages
-from dripwell.storage.database import Connection, Database
-from dripwell.storage.enrollments import Due
+from dripwell.storage.database import Connection, Database, is_usable
+from dripwell.storage.enrollments import Due, Reached
 from dripwell.storage.messages import NewMessage
+from dripwell.storage.surroundings import Someone
+
+log = logging.getLogger("dripwell.plan")
 
 SLICE = 1000
+ASIDE = timedelta(minutes=15)
+"""How long somebody waits about whom nothing can be decided: the others go on meanwhile."""
+UNREADABLE = "unreadable_version"
+UNDECIDED = "undecided"
 _LANE = "drip"
 
 
 def plan(database: Database, versions: Versions, *, out_of_time: Callable[[], bool]) -> int:
     """Decide for everybody who is due until nobody is, or time is up. Returns how many decisions were made."""
     made = 0
+    reached: Reached = {}
     while not out_of_time():
-        moved = database.retrying(lambda connection: plan_slice(connection, versions, SLICE))
+        moved = database.retrying(lambda connection: plan_slice(connection, versions, SLICE, reached))
         made += moved
         if moved < SLICE:
             break
     return made
 
 
-def plan_slice(connection: Connection, versions: Versions, limit: int) -> int:
-    """Decide once for at most `limit` due enrollments and as many stale messages, in the caller's transaction."""
-    now = clock.read(connection).now
-    return _plan_due(connection, versions, now, limit) + _decide_again(connection, versions, now, limit)
+def plan_slice(connection: Connection, versions: Versions, limit: int, reached: Reached | None = None) -> int:
+    """Decide once for at most `limit` due enrollments and as many stale messages, in the caller's transaction.
+
+    `reached` is where the slices of one pass go on from; it is moved forward here. While nobody trusts the clock, nobody
+    is due.
+    """
+    times = clock.read(connection)
+    if times.alarm is not None:
+        return 0
+    now = times.now
+    reached = {} if reached is None else reached
+    return _plan_due(connection, versions, now, limit, reached) + _decide_again(connection, versions, now, limit)
 
 
-def _plan_due(connection: Connection, versions: Versions, now: datetime, limit: int) -> int:
-    dues = enrollments.claim_due(connection, now, limit)
+def _plan_due(connection: Connection, versions: Versions, now: datetime, limit: int, reached: Reached) -> int:
+    dues = enrollments.claim_due(connection, now, limit, reached)
     if not dues:
         return 0
     decided = _decide_all(connection, versions, dues, now)
-    new = [_message(due, decided[due.id][1], decision, now) for due, decision in _planned(dues, decided)]
+    new = [
+        _message(due, someone, decision, now)
+        for due in dues
+        for decision, someone in (decided[due.id],)
+        if isinstance(decision, PlanMessage) and someone is not None
+    ]
     planned = messages.add_planned(connection, new)
     enrollments.to_mailing(connection, sorted(planned))
     _give_way(connection, [message for message in new if message.enrollment_id not in planned], now)
@@ -51,6 +74,8 @@ def _plan_due(connection: Connection, versions: Versions, now: datetime, limit: 
     _leave(connection, dues, decided, now)
     if planned:
         campaigns.ring(connection, _LANE)
+    # Should this transaction fail now, the next pass, which starts anew, finds these people.
+    reached.update((due.campaign.id, (due.next_due_at, due.id)) for due in dues)
     return len(dues)
 
 
@@ -74,39 +99,70 @@ def _decide_again(connection: Connection, versions: Versions, now: datetime, lim
     return len(stale)
 
 
-Decided = dict[int, tuple[Decision, people.Circumstances]]
+Decided = dict[int, tuple[Decision, Someone | None]]
+"""By enrollment id; without anybody when nothing could be read about them, and then the decision is to wait."""
 
 
 def _decide_all(connection: Connection, versions: Versions, dues: Sequence[Due], now: datetime) -> Decided:
-    newest_of: dict[int, Published] = {
-        due.campaign_id: versions.published(connection, due.newest_version_id) for due in dues
-    }
-    topics = {campaign_id: newest.campaign.topic for campaign_id, newest in newest_of.items()}
-    around = people.read(connection, dues, topics, now)
+    published = _published(connection, versions, dues)
+    readable = [due for due in dues if due.version_id in published and due.campaign.newest_version_id in published]
+    decided: Decided = {due.id: (WaitUntil(now + ASIDE, UNREADABLE), None) for due in dues}
+    return decided | _decide_or_put_aside(connection, published, readable, now)
+
+
+def _published(connection: Connection, versions: Versions, dues: Sequence[Due]) -> dict[int, Published]:
+    # A stored version that this Dripwell cannot read (it is older, or newer) waits; everybody else goes on.
+    found = {}
+    for version_id in {due.version_id for due in dues} | {due.campaign.newest_version_id for due in dues}:
+        try:
+            found[version_id] = versions.published(connection, version_id)
+        except (ContentError, NotFoundError) as error:
+            log.critical("nobody on version %d can be planned for, they wait: %s", version_id, error)
+    return found
+
+
+def _decide_or_put_aside(
+    connection: Connection, published: Mapping[int, Published], dues: Sequence[Due], now: datetime
+) -> Decided:
+    """Decide for all of them; if that fails, for each half, down to the one it fails for, who waits."""
+    try:
+        return _decide(connection, published, dues, now)
+    except Exception as error:
+        if not is_usable(connection):
+            raise
+        if len(dues) == 1:
+            # Only the name of the error: its words may hold what a person told us.
+            log.error("enrollment %d cannot be decided about, it waits: %s", dues[0].id, type(error).__name__)
+            return {dues[0].id: (WaitUntil(now + ASIDE, UNDECIDED), None)}
+    half = len(dues) // 2
+    return _decide_or_put_aside(connection, published, dues[:half], now) | _decide_or_put_aside(
+        connection, published, dues[half:], now
+    )
+
+
+def _decide(connection: Connection, published: Mapping[int, Published], dues: Sequence[Due], now: datetime) -> Decided:
+    newest = {due.campaign.id: published[due.campaign.newest_version_id] for due in dues}
+    around = people.read(connection, dues, newest, now)
     decided: Decided = {}
     for due in dues:
-        on: Published = versions.published(connection, due.version_id)
-        newest = newest_of[due.campaign_id]
-        passage, person, about = around[due.id]
-        decided[due.id] = (decide(on.campaign, newest.campaign, newest.site, passage, person, now), about)
+        passage, person, someone = around[due.id]
+        settings = newest[due.campaign.id]
+        campaign = published[due.version_id].campaign
+        decided[due.id] = (decide(campaign, settings.campaign, settings.site, passage, person, now), someone)
     return decided
 
 
-def _planned(dues: Sequence[Due], decided: Decided) -> list[tuple[Due, PlanMessage]]:
-    return [(due, decision) for due in dues if isinstance(decision := decided[due.id][0], PlanMessage)]
-
-
-def _message(due: Due, about: people.Circumstances, decision: PlanMessage, now: datetime) -> NewMessage:
+def _message(due: Due, someone: Someone, decision: PlanMessage, now: datetime) -> NewMessage:
     return NewMessage(
-        public_id=message_id(due.campaign_public_id, about.public_id, decision.key, due.round),
+        public_id=message_id(due.campaign.public_id, someone.public_id, decision.key, due.round),
         enrollment_id=due.id,
         subscriber_id=due.subscriber_id,
-        campaign_id=due.campaign_id,
+        campaign_id=due.campaign.id,
         step_key=decision.key,
         lane=_LANE,
         due_at=now,
         fresh_until=decision.fresh_until,
-        addr_hash=about.addr_hash,
+        addr_hash=someone.addr_hash,
     )
 
 

@@ -19,7 +19,7 @@ from dripwell.core.errors import ContentError, NotFoundError, RefusedError
 from dripwell.core.states import Reason
 from dripwell.services import leave
 from dripwell.services.versions import SERVICE_LANES, Published, Versions
-from dripwell.storage import campaigns, clock, enrollments, reports
+from dripwell.storage import campaigns, clock, enrollments, reports, subscribers
 from dripwell.storage.campaigns import CampaignRow
 from dripwell.storage.database import Connection
 
@@ -256,10 +256,11 @@ def approve(connection: Connection, name: str, *, actor: str, versions: Versions
     return version.number
 
 
-def start(connection: Connection, name: str, *, actor: str, live: bool, versions: Versions) -> None:
-    """Let a campaign enroll and mail.
+def start(connection: Connection, name: str, *, actor: str, live: bool, versions: Versions, baa: bool = False) -> None:
+    """Let a campaign enroll and mail. `baa`: the provider has signed a business associate agreement.
 
-    Raises RefusedError while approval is missing or, live, a fact is a placeholder.
+    Raises RefusedError while approval is missing or, live, a fact is a placeholder or patients would be mailed through
+    a provider without such an agreement (rules 5.7).
     """
     row = existing(connection, name, lock=True)
     assert row.version_id is not None
@@ -270,6 +271,8 @@ def start(connection: Connection, name: str, *, actor: str, live: bool, versions
         connection, row, published.campaign, campaigns.version(connection, row.version_id).content_hash
     ):
         raise _waits_for_approval(name, published)
+    if live and not baa:
+        _refuse_patients(connection, name, row)
     if live:
         try:
             check_files(published.sources, name, live=True)
@@ -328,6 +331,18 @@ def existing(connection: Connection, name: str, *, lock: bool = False) -> Campai
     if row is None or row.version_id is None or row.kind == "service":
         raise NotFoundError(f"no campaign `{name}` has been applied yet: dripwell apply {name}")
     return row
+
+
+def _refuse_patients(connection: Connection, name: str, row: CampaignRow) -> None:
+    found = subscribers.patients(connection, row.id, row.topic)
+    if found:
+        them = "1 patient is" if found == 1 else f"{found:,} patients are"
+        raise RefusedError(
+            f"D510 {them} in {name} or may join it, and who mails for this clinic has signed no business associate "
+            f"agreement. Mail through a relay whose owner has signed one: DRIPWELL_SMTP_URL and DRIPWELL_SMTP_BAA=yes "
+            f"(docs/how-to/smtp.md). Somebody who is no patient: dripwell subscribers add ADDRESS --topic {row.topic} "
+            f"--source WORDS --relationship prospect"
+        )
 
 
 def _is_approved(connection: Connection, row: CampaignRow, campaign: Campaign, content_hash: str) -> bool:

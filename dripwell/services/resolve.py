@@ -59,7 +59,9 @@ def accepted_in(
     enrollments.move_on(connection, [(row.enrollment_id, row.step_key) for row in rows], now)
     if evidence:
         outcomes.log(connection, [(row.id, evidence) for row in rows], "T10", batch_id, "evidence")
-    batches.done(connection, batch_id, "accepted", status=status, provider_id=provider_id, detail=evidence)
+    batches.done(
+        connection, batch_id, "accepted", status=status, provider_id=provider_id, detail=evidence, accepted_at=now
+    )
     return True
 
 
@@ -83,7 +85,7 @@ def not_sent(
         ids = outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=pause, lapsed=False, attempted=attempted
         )
-        _end_those_who_left(connection, ids)
+        end_those_who_left(connection, ids)
         outcomes.log(connection, [(identity, reason) for identity in ids], "T7", batch_id, "sender")
         batches.done(connection, batch_id, outcome, status=status, detail=reason)
 
@@ -99,7 +101,7 @@ def release(database: Database, batch_id: int, reason: str, *, seconds: float) -
             ids = outcomes.back_to_planned(
                 connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False
             )
-            _end_those_who_left(connection, ids)
+            end_those_who_left(connection, ids)
             batches.done(connection, batch_id, "not_sent", detail=reason)
 
     database.retrying(work)
@@ -117,7 +119,7 @@ def lapse(database: Database, batch_id: int) -> None:
         enrollments.move_on(connection, [(row.enrollment_id, row.step_key) for row in poisoned], now)
         outcomes.log(connection, [(row.id, "poison") for row in poisoned], "T4", batch_id, "janitor")
         ids = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=True, attempted=False)
-        _end_those_who_left(connection, ids)
+        end_those_who_left(connection, ids)
         outcomes.log(connection, [(identity, "lease") for identity in ids], "T4", batch_id, "janitor")
         batches.done(connection, batch_id, "lease")
 
@@ -131,7 +133,7 @@ def close(database: Database, batch_id: int, outcome: str, *, before: Sequence[s
         if batches.lock(connection, batch_id, before):
             enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
             ids = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=1.0, lapsed=False, attempted=False)
-            _end_those_who_left(connection, ids)
+            end_those_who_left(connection, ids)
             batches.done(connection, batch_id, outcome)
 
     database.retrying(work)
@@ -144,19 +146,29 @@ def unknown(database: Database, batch_id: int, reason: str, status: int | None) 
 
 
 def refused(database: Database, batch_id: int, refusal: Refused, size: int) -> None:
-    """T8: the named row, or a batch of one, is REJECTED; the others are PLANNED again, in smaller batches."""
+    """T8: the named row, or a batch of one, is REJECTED; the others are PLANNED again.
+
+    When nobody is named, one of these is why, and they are looked through half by half (`services.claim`): a half that
+    is accepted leaves the culprit in the other one, so a thousand take twelve calls at most.
+    """
 
     def work(connection: Connection) -> None:
         if not batches.lock(connection, batch_id, _UNDER_WAY):
             return
         enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-        ids = batches.by_id(connection, batch_id).message_ids  # type: ignore[union-attr]  # in the payload's order
+        batch = batches.by_id(connection, batch_id)
+        assert batch is not None
+        ids = batch.message_ids  # in the payload's order
         guilty = [ids[refusal.row]] if refusal.row is not None and refusal.row < len(ids) else []
         guilty = ids if size == 1 else guilty
         reason = Reason.TOO_LARGE if refusal.too_large else Reason.REFUSED
         _reject(connection, batch_id, guilty, reason)
         back = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=True)
-        _end_those_who_left(connection, back)
+        if guilty or not refusal.too_large:
+            messages.clear(connection, batch_id if batch.suspects_of is None else batch.suspects_of)
+        if not guilty and not refusal.too_large:
+            messages.suspect(connection, back, batch_id)
+        end_those_who_left(connection, back)
         outcomes.log(connection, [(identity, refusal.reason) for identity in back], "T8", batch_id, "sender")
         batches.done(connection, batch_id, "refused", status=refusal.status, detail=refusal.reason)
 
@@ -183,7 +195,7 @@ def absent(database: Database, batch_id: int) -> None:
         if batches.lock(connection, batch_id, ("UNKNOWN",)):
             enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
             ids = outcomes.back_to_planned(connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=True)
-            _end_those_who_left(connection, ids)
+            end_those_who_left(connection, ids)
             outcomes.log(connection, [(identity, "negative proof") for identity in ids], "T11", batch_id, "settle")
             batches.done(connection, batch_id, "absent")
 
@@ -203,12 +215,18 @@ def held(database: Database, batch_id: int) -> None:
     database.retrying(work)
 
 
-def check_out(connection: Connection, batch_id: int, scopes: Sequence[str], actor: str, *, before: str) -> None:
-    """T5 in the caller's transaction: who must not be mailed leaves the batch, and the series where that ends it."""
-    if not batches.lock(connection, batch_id, (before,)):
+def check_out(
+    connection: Connection, batch_id: int, scopes: Sequence[str], actor: str, *, before: str, baa: bool
+) -> None:
+    """T5 in the caller's transaction: who must not be mailed leaves the batch, and the series where that ends it.
+
+    Nothing is locked when nobody leaves, which is nearly always.
+    """
+    rows = outcomes.leaving(connection, batch_id, scopes, baa=baa)
+    if not rows or not batches.lock(connection, batch_id, (before,)):
         return
-    enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
-    rows = outcomes.check_out(connection, batch_id, scopes)
+    enrollments.lock(connection, [row.enrollment_id for row in rows])
+    outcomes.take_out(connection, batch_id, rows)
     outcomes.log(connection, [(row.id, row.reason) for row in rows], "T5", batch_id, actor)
     now = clock.read(connection).now
     for reason in sorted({row.reason for row in rows}):
@@ -216,12 +234,23 @@ def check_out(connection: Connection, batch_id: int, scopes: Sequence[str], acto
 
 
 def put_back(connection: Connection, batch_id: int, message_ids: Sequence[int], *, seconds: float) -> None:
-    """T5, a hit the ledger does not confirm: these wait while the set is built anew."""
-    if batches.lock(connection, batch_id, ("OPEN",)):
+    """T5, a hit the ledger does not confirm: these wait while the set is built anew; at the second time they are HELD.
+
+    The ledger is right, but a set that is wrong again after it was built anew means that something else is wrong.
+    """
+    if not batches.lock(connection, batch_id, ("OPEN",)):
+        return
+    doubts = outcomes.doubt(connection, message_ids)
+    again = sorted(identity for identity, times in doubts.items() if times > 1)
+    once = sorted(doubts.keys() - set(again))
+    if again:
+        outcomes.hold(connection, batch_id, Reason.DOUBTFUL, again)
+        outcomes.log(connection, [(identity, Reason.DOUBTFUL) for identity in again], "T5", batch_id, "sender")
+    if once:
         outcomes.back_to_planned(
-            connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False, only=message_ids
+            connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False, only=once
         )
-        outcomes.log(connection, [(identity, "doubtful hit") for identity in message_ids], "T5", batch_id, "sender")
+        outcomes.log(connection, [(identity, "doubtful hit") for identity in once], "T5", batch_id, "sender")
 
 
 def leave_out(connection: Connection, batch_id: int, message_ids: Collection[int]) -> None:
@@ -253,11 +282,11 @@ def _reject(connection: Connection, batch_id: int, message_ids: Sequence[int], r
         campaigns.ring(connection, "plan")
 
 
-def _end_those_who_left(connection: Connection, message_ids: Sequence[int]) -> None:
-    # A goal, an exit or an unsubscribe ended the enrollment while its message was in our hands: T15 now.
+def end_those_who_left(connection: Connection, message_ids: Sequence[int], actor: str = "sender") -> None:
+    """T15 for those of these PLANNED messages whose enrollment ended while they were in our hands."""
     for row in messages.of_ended_enrollments(connection, message_ids):
         state = "SUPPRESSED" if row.ended_reason in SUPPRESSING else "SKIPPED"
-        messages.end_planned(connection, [row.enrollment_id], state, row.ended_reason, "sender")
+        messages.end_planned(connection, [row.enrollment_id], state, row.ended_reason, actor)
 
 
 def _pause(attempts: int) -> float:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from dripwell.delivery.provider import Provider
 from dripwell.services import leave, resolve
-from dripwell.storage import batches, clock, messages
+from dripwell.storage import batches, clock, messages, outcomes
 from dripwell.storage.batches import BatchRow, Owner
 from dripwell.storage.database import Database
 from dripwell.storage.fast import Fast
@@ -20,6 +20,11 @@ OVERDUE = 90.0
 """Wall seconds after which a CALLING batch is UNKNOWN, whatever its owner is doing."""
 ASKED = 5
 """Messages of a batch the provider's log is asked about: a call is accepted whole or not at all (A1)."""
+ROUNDS = 2
+"""So often the log must have been asked, answered, and not have had it."""
+BEFORE = timedelta(minutes=2)
+"""How long before the call the log is searched from: the provider's clock is not ours."""
+SERVICE_LANES = ("confirm", "booking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,8 @@ class Patience:
     """How long we wait for evidence, in wall seconds (SENDING sections 7 and 17).
 
     `grace` (G): no accepted message is missing from the provider's log after it. `round_gap`: between two rounds of
-    asking. `window`: without evidence either way, HELD at its end. `resend`: what negative proof allows. `channel`:
-    negative proof also needs a sign of life from the event channel.
+    asking. `window`: without evidence either way, HELD at its end. `resend`: what negative proof allows in the
+    marketing lanes. `channel`: negative proof also needs a sign of life from the event channel.
     """
 
     grace: float = 3600.0
@@ -89,33 +94,56 @@ def _settle_one(
 
 def _settle_unknown(database: Database, provider: Provider, patience: Patience, batch: BatchRow) -> int:
     age = batch.called_seconds or 0.0
-    service = batch.lane in ("confirm", "booking")
+    service = batch.lane in SERVICE_LANES
     grace = patience.grace_service if service else patience.grace
     rounds = batch.empty_rounds
     may_ask = batch.asked_seconds is None or batch.asked_seconds >= patience.round_gap
-    if provider.capabilities.logs and age >= grace and rounds < 2 and may_ask:
+    can = provider.capabilities
+    if can.logs and age >= grace and rounds < ROUNDS and may_ask:
         found = _ask(database, provider, batch)
         if found:
             return int(resolve.accepted(database, batch.id, before=("UNKNOWN",), evidence="provider log"))
         rounds += found is not None
         with database.transaction() as connection:
             batches.asked(connection, batch.id, empty=found is not None)
-    if age >= grace and rounds >= 2 and patience.resend and _channel_alive(database, patience, batch):
+    if age >= grace and _may_go_again(database, provider, patience, batch, rounds, service=service):
         resolve.absent(database, batch.id)
         log.warning("batch %d was never accepted: its messages are planned again", batch.id)
         return 1
-    if age >= patience.window:
+    # Without events and logs no evidence can come, so a person need not wait for it.
+    if age >= (patience.window if can.logs or can.events else grace):
         resolve.held(database, batch.id)
-        log.error("batch %d is held: no evidence either way. An operator decides.", batch.id)
+        log.error("batch %d is held: no evidence either way. An operator decides: dripwell held list", batch.id)
         return 1
     return 0
+
+
+def _may_go_again(
+    database: Database, provider: Provider, patience: Patience, batch: BatchRow, rounds: int, *, service: bool
+) -> bool:
+    """Negative proof, and a policy that acts on it. Service lanes go again once: one copy too many beats none."""
+    if service:
+        with database.transaction() as connection:
+            if outcomes.went_again(connection, batch.id):
+                return False
+    elif not patience.resend:
+        return False
+    if provider.capabilities.logs:
+        if rounds < ROUNDS or not _log_is_current(database, provider, patience):
+            return False
+    elif not service or not provider.capabilities.events:
+        return False
+    with database.transaction() as connection:
+        alive = batches.events_after(connection, batch.id)
+    # Where there are no logs, only the silence of a channel that lives says anything.
+    return alive or (provider.capabilities.logs and not patience.channel)
 
 
 def _ask(database: Database, provider: Provider, batch: BatchRow) -> bool | None:
     """True: accepted. False: answered, and not there. None: no answer."""
     with database.transaction() as connection:
         people = messages.in_batch(connection, batch.id)[:ASKED]
-        since = (batch.called_at or clock.read(connection).wall_now) - timedelta(minutes=2)
+        since = (batch.called_at or clock.read(connection).wall_now) - BEFORE
     for person in people:
         answer = provider.find(person.address, person.public_id, since)
         if not answer.answered:
@@ -125,8 +153,16 @@ def _ask(database: Database, provider: Provider, batch: BatchRow) -> bool | None
     return False
 
 
-def _channel_alive(database: Database, patience: Patience, batch: BatchRow) -> bool:
-    if not patience.channel:
-        return True
+def _log_is_current(database: Database, provider: Provider, patience: Patience) -> bool:
+    """Whether the log shows what was accepted a tenth of the grace period ago. One that lags proves nothing (A2).
+
+    Asked about one message of the newest accepted call that is old enough; with none to compare, the log is believed.
+    """
     with database.transaction() as connection:
-        return batches.events_after(connection, batch.id)
+        control = outcomes.control(connection, patience.grace / 10, patience.window)
+    if control is None:
+        return True
+    answer = provider.find(control.address, control.public_id, control.called_at - BEFORE)
+    if answer.answered and not answer.found:
+        log.error("the provider's log does not show an email of batch %d that it accepted: it lags", control.batch_id)
+    return answer.answered and answer.found

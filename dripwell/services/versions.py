@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from threading import Lock
 
 from dripwell.content.load import load, load_site
-from dripwell.content.render import Skeleton, compile_step, service_campaign
+from dripwell.content.render import Skeleton, service_campaign
+from dripwell.content.staging import Staged, content_key, stage_step
 from dripwell.core.campaign import Campaign, Email, Site
 from dripwell.core.errors import NotFoundError
 from dripwell.storage import campaigns
@@ -15,6 +18,8 @@ from dripwell.storage.database import Connection
 
 SERVICE_LANES: Mapping[str, str] = {"confirm": "confirm", "booking": "booking", "notice": "booking"}
 """The built-in service campaigns and the lane each is mailed in."""
+KEPT = 200
+"""Staged emails a process keeps, about 100 KB a variant; the one that was used longest ago goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ class Versions:
     def __init__(self, base_url: str | None = None) -> None:
         self._base_url = base_url
         self._published: dict[int, Published] = {}
-        self._skeletons: dict[tuple[int, str], Skeleton | None] = {}
+        self._contents: dict[tuple[int, str], str] = {}
+        self._staged: OrderedDict[str, Staged] = OrderedDict()
+        self._lock = Lock()  # of `_staged`; nothing is compiled under it
 
     def published(self, connection: Connection, version_id: int) -> Published:
         """The version with this id."""
@@ -72,12 +79,36 @@ class Versions:
                 return found
         raise NotFoundError(f"no version of campaign {campaign_id} has an email `{key}`")
 
-    def skeleton(self, published: Published, key: str) -> Skeleton | None:
-        """The compiled email with its slots, or None when it must be rendered for each person."""
+    def staged(self, published: Published, key: str) -> Staged:
+        """This email's variants, from the cache when a version with the same words and theme was staged before.
+
+        Raises ContentError when the email cannot be rendered at all.
+        """
         place = (published.version_id, key)
-        if place not in self._skeletons:
-            self._skeletons[place] = compile_step(published.sources, published.site, published.campaign, key)
-        return self._skeletons[place]
+        content = self._contents.get(place)
+        if content is None:
+            content = content_key(published.sources, published.site, published.campaign, key)
+            self._contents[place] = content
+        with self._lock:
+            found = self._staged.get(content)
+        if found is None:
+            found = stage_step(published.sources, published.site, published.campaign, key)
+        with self._lock:
+            found = self._staged.setdefault(content, found)  # one of two threads that met it at once
+            self._staged.move_to_end(content)
+            while len(self._staged) > KEPT:
+                self._staged.popitem(last=False)
+        return found
+
+    def skeleton(self, published: Published, key: str, variant: int | None = None) -> Skeleton | None:
+        """One variant of an email, compiled when it is first met. None when it is rendered for each person.
+
+        Without `variant`: the one skeleton of an email that asks nothing about the person, None for every other.
+        """
+        staged = self.staged(published, key)
+        if staged.why_not is not None or (variant is None and staged.tests):
+            return None
+        return staged.skeleton(variant or 0)
 
 
 @lru_cache(maxsize=64)

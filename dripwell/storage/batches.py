@@ -12,6 +12,9 @@ from sqlalchemy import text
 
 from dripwell.storage.database import Connection
 
+BATCH_STEP = 100
+"""By how much a batch limit grows that was too large before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -56,10 +59,10 @@ class LaneRow:
 
 # open_batch (T2): the lease runs from now; nothing has been called.
 _OPEN_BATCH = text("""
-INSERT INTO batch (provider, lane, campaign_id, step_key, version_id, state, owner_nonce, host, boot_id, pid,
-                   lease_until, message_ids)
-VALUES (:provider, :lane, :campaign_id, :step_key, :version_id, 'OPEN', :nonce, :host, :boot_id, :pid,
-        wall() + make_interval(secs => :lease), :message_ids)
+INSERT INTO batch (provider, lane, campaign_id, step_key, version_id, variant, suspects_of, state, owner_nonce, host,
+                   boot_id, pid, lease_until, message_ids)
+VALUES (:provider, :lane, :campaign_id, :step_key, :version_id, :variant, :suspects_of, 'OPEN', :nonce, :host,
+        :boot_id, :pid, wall() + make_interval(secs => :lease), :message_ids)
 RETURNING id
 """)
 
@@ -76,14 +79,21 @@ def open_batch(
     nonce: UUID,
     lease_seconds: float,
     message_ids: Sequence[int],
+    variant: int = 0,
+    suspects_of: int | None = None,
 ) -> int:
-    """T2: record a batch that nobody has called for yet; returns its id."""
+    """T2: record a batch that nobody has called for yet; returns its id.
+
+    `suspects_of`: these are part of that refused batch, called for to find who in it is refused.
+    """
     values = {
         "provider": provider,
         "lane": lane,
         "campaign_id": campaign_id,
         "step_key": step_key,
         "version_id": version_id,
+        "variant": variant,
+        "suspects_of": suspects_of,
         "nonce": nonce,
         "host": owner.host,
         "boot_id": owner.boot_id,
@@ -170,7 +180,8 @@ def lock(connection: Connection, batch_id: int, before: Sequence[str]) -> bool:
 # done: whatever its state was; the lock has asked.
 _DONE = text("""
 UPDATE batch
-   SET state = 'DONE', outcome = :outcome, resolved_at = wall(), detail = :detail,
+   SET state = 'DONE', outcome = :outcome, resolved_at = wall(), accepted_at = :accepted_at,
+       detail = coalesce(nullif(:detail, ''), detail),
        http_status = coalesce(:status, http_status), x_message_id = coalesce(:provider_id, x_message_id)
  WHERE id = :id
 """)
@@ -184,14 +195,16 @@ def done(
     status: int | None = None,
     detail: str = "",
     provider_id: str | None = None,
+    accepted_at: datetime | None = None,
 ) -> None:
-    """Close a batch this transaction has locked."""
+    """Close a batch this transaction has locked. `accepted_at` is campaign time."""
     values = {
         "id": batch_id,
         "outcome": outcome,
         "status": status,
         "detail": detail[:500],
         "provider_id": provider_id,
+        "accepted_at": accepted_at,
     }
     connection.execute(_DONE, values)
 
@@ -210,14 +223,14 @@ def unknown(connection: Connection, batch_id: int, *, status: int | None, detail
 
 # accepted_after_all (T13): of a batch that was closed otherwise.
 _ACCEPTED_AFTER_ALL = text("""
-UPDATE batch SET outcome = 'accepted', resolved_at = wall()
+UPDATE batch SET outcome = 'accepted', resolved_at = wall(), accepted_at = :now
  WHERE id = :id AND state = 'DONE'
 """)
 
 
-def accepted_after_all(connection: Connection, batch_id: int) -> None:
-    """T13: evidence shows that a batch we had closed otherwise was accepted."""
-    connection.execute(_ACCEPTED_AFTER_ALL, {"id": batch_id})
+def accepted_after_all(connection: Connection, batch_id: int, now: datetime) -> None:
+    """T13: evidence shows that a batch we had closed otherwise was accepted; `now` is campaign time."""
+    connection.execute(_ACCEPTED_AFTER_ALL, {"id": batch_id, "now": now})
 
 
 # asked: remember when, and whether the answer was empty.
@@ -273,14 +286,14 @@ def not_done(connection: Connection) -> list[BatchRow]:
 
 # by_id: a batch of messages, in whatever state; test mails prove nothing.
 _BY_ID = text("""
-SELECT id, state, outcome, message_ids
+SELECT id, state, outcome, suspects_of, message_ids
   FROM batch
  WHERE id = :id AND kind = 'messages'
 """)
 
 
 def by_id(connection: Connection, batch_id: int) -> Any | None:
-    """What evidence is matched against: id, state, outcome, message_ids."""
+    """What evidence is matched against: id, state, outcome, suspects_of, message_ids."""
     return connection.execute(_BY_ID, {"id": batch_id}).first()
 
 
@@ -319,23 +332,28 @@ def served(connection: Connection, name: str, campaign_id: int, step_key: str) -
     connection.execute(_SERVED, {"lane": name, "campaign_id": campaign_id, "step_key": step_key})
 
 
-# went_well: a lane that is at its best already is not written.
+# went_well: below the threshold the limit doubles, above it grows by a step. A lane at its best is not written.
 _WENT_WELL = text("""
 UPDATE lane_state
-   SET batch_limit = least(1000, batch_limit * 2), breaker = 'closed', breaker_until = NULL, breaker_reason = NULL,
-       breaker_opened = 0, failures = 0, failing_since = NULL
+   SET batch_limit = CASE WHEN batch_limit < batch_threshold THEN least(batch_threshold, batch_limit * 2)
+                          ELSE least(1000, batch_limit + :step) END,
+       batch_threshold = CASE WHEN batch_limit + :step >= 1000 THEN 1000 ELSE batch_threshold END,
+       breaker = 'closed', breaker_until = NULL, breaker_reason = NULL, breaker_opened = 0, trial_until = NULL,
+       failures = 0, failing_since = NULL
  WHERE lane = :lane AND (batch_limit < 1000 OR breaker <> 'closed' OR failures > 0)
 """)
 
 
 def went_well(connection: Connection, name: str) -> None:
-    """An accepted batch: the limit doubles up to 1,000 and the breaker closes."""
-    connection.execute(_WENT_WELL, {"lane": name})
+    """An accepted batch: the limit doubles, or grows by a step once it was too large before; the breaker closes."""
+    connection.execute(_WENT_WELL, {"lane": name, "step": BATCH_STEP})
 
 
-# shrink: half of what was tried, never less than one.
+# shrink: half of what was tried, never less than one; growing is careful from there on.
 _SHRINK = text("""
-UPDATE lane_state SET batch_limit = greatest(1, least(batch_limit, :size) / 2)
+UPDATE lane_state
+   SET batch_limit = greatest(1, least(batch_limit, :size) / 2),
+       batch_threshold = greatest(1, least(batch_limit, :size) / 2)
  WHERE lane = :lane
 """)
 
@@ -343,6 +361,18 @@ UPDATE lane_state SET batch_limit = greatest(1, least(batch_limit, :size) / 2)
 def shrink(connection: Connection, name: str, size: int) -> None:
     """A batch of this size ended badly: the next ones are half as large."""
     connection.execute(_SHRINK, {"lane": name, "size": size})
+
+
+# try_once: while the breaker is not closed, one call at a time; a sender that died with the trial blocks nobody long.
+_TRY_ONCE = text("""
+UPDATE lane_state SET trial_until = wall() + interval '60 s'
+ WHERE lane = :lane AND (trial_until IS NULL OR trial_until <= wall())
+""")
+
+
+def try_once(connection: Connection, name: str) -> bool:
+    """Take the one trial of a lane whose breaker is half open; False when somebody else tries just now."""
+    return connection.execute(_TRY_ONCE, {"lane": name}).rowcount == 1
 
 
 # count_failure: failures within 30 s of the first belong together.
@@ -357,7 +387,7 @@ UPDATE lane_state
 # once; for longer each time. What was under way when it opened does not make it longer.
 _OPEN_BREAKER = text("""
 UPDATE lane_state
-   SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1,
+   SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1, trial_until = NULL,
        breaker_until = wall() + least(interval '10 min', interval '30 s' * power(2, least(breaker_opened, 5)))
  WHERE :at_once
     OR lane = :lane AND (failures >= 5 AND breaker <> 'open' OR breaker = 'open' AND breaker_until <= wall())

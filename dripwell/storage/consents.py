@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
 # add: one more row; what a person said before stays.
@@ -68,7 +69,7 @@ _TOPICS = text("""
 SELECT subscriber_id, topic
   FROM (SELECT DISTINCT ON (subscriber_id, topic) subscriber_id, topic, action
           FROM consent
-         WHERE subscriber_id = ANY(:subscriber_ids)
+         WHERE subscriber_id = ANY(CAST(:subscriber_ids AS bigint[]))
          ORDER BY subscriber_id, topic, id DESC) AS newest
  WHERE action = 'give'
  ORDER BY subscriber_id, topic
@@ -77,7 +78,7 @@ SELECT subscriber_id, topic
 
 def topics(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, frozenset[str]]:
     """The topics each of these people agrees to now. Who agrees to none is missing."""
-    rows = connection.execute(_TOPICS, {"subscriber_ids": list(subscriber_ids)})
+    rows = connection.execute(_TOPICS, {"subscriber_ids": arrays.numbers(subscriber_ids)})
     return {
         subscriber_id: frozenset(row.topic for row in theirs)
         for subscriber_id, theirs in groupby(rows, attrgetter("subscriber_id"))

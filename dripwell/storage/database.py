@@ -25,13 +25,22 @@ _LOST_RACE = ("40001", "40P01")
 class Database:
     """A small pool of connections to the record. Open it after a fork, never before."""
 
-    def __init__(self, url: str, *, pool: int = 5, session: str = "") -> None:
-        """`url` is what DATABASE_URL holds; `session` is extra libpq options, for tests."""
+    def __init__(
+        self, url: str, *, pool: int = 5, session: str = "", statement: float = 30.0, idle_in_transaction: float = 60.0
+    ) -> None:
+        """`url` is what DATABASE_URL holds; `session` is extra libpq options, for tests.
+
+        The server ends a statement that takes longer than `statement` seconds, and a transaction in which nothing is
+        said for `idle_in_transaction` seconds: a process that stands still lets go of what it locked. PgBouncer hands
+        neither on (`ignore_startup_parameters = options`); there they are set once, with ALTER ROLE … SET.
+        """
         if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
             raise ConfigurationError("DATABASE_URL must start with postgresql://")
         plain = url.replace("postgres://", "postgresql://", 1).replace("postgresql+psycopg://", "postgresql://", 1)
         self.dsn = plain
-        options = f"-c timezone=UTC -c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 {session}"
+        timeouts = {"statement_timeout": statement, "idle_in_transaction_session_timeout": idle_in_transaction}
+        limits = " ".join(f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts.items())
+        options = f"-c timezone=UTC {limits} {session}"
         try:
             self.engine = create_engine(
                 plain.replace("postgresql://", "postgresql+psycopg://", 1),
@@ -100,6 +109,15 @@ class Database:
 def lost_race(error: Exception) -> bool:
     """Say whether PostgreSQL chose this transaction as the one to try again (40001, 40P01)."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _LOST_RACE
+
+
+def is_usable(connection: Connection) -> bool:
+    """Say whether this transaction takes another statement: what failed in it, failed outside PostgreSQL."""
+    session = connection.connection.dbapi_connection
+    return isinstance(session, psycopg.Connection) and session.info.transaction_status in (
+        psycopg.pq.TransactionStatus.IDLE,
+        psycopg.pq.TransactionStatus.INTRANS,
+    )
 
 
 def violated(error: DBAPIError) -> str | None:

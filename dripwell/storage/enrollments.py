@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 
+from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class DueCampaign(NamedTuple):
+    """A running campaign with work for the planner. `newest_version_id`: its settings hold for everybody in it."""
+
+    id: int
+    public_id: UUID
+    name: str
+    newest_version_id: int
+
+
+class Due(NamedTuple):
     """One enrollment the planner has claimed, with what a decision needs of its own row."""
 
     id: int
     subscriber_id: int
-    campaign_id: int
-    campaign_name: str
-    campaign_public_id: UUID
-    newest_version_id: int
+    campaign: DueCampaign
     version_id: int
     round: int
     cursor_key: str | None
     joined_at: datetime
     anchor_at: datetime
+    next_due_at: datetime
     message_id: int | None = None  # T16: the planned message that is decided again
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What a decision needs of everything around an enrollment."""
-
-    public_id: UUID
-    addr_hash: bytes | None
-    state: str
-    timezone: str | None
-    fields: Mapping[str, Any]
-    tags: tuple[str, ...]
-    pace: str
-    paused_until: datetime | None
-    accepted: tuple[datetime, ...]
-    open_message_id: int | None
-    deferred_at: datetime | None
-    events: tuple[tuple[str, datetime], ...]
-    active_in: tuple[str, ...]
+Reached = dict[int, tuple[datetime, int]]
+"""How far a pass has come: of each campaign, by id, the (next_due_at, id) of the last enrollment it claimed."""
 
 
 # add: round 1 for everybody who never was in this campaign, due at once.
@@ -66,7 +57,7 @@ def add(
 ) -> list[int]:
     """Enroll these people in round 1 unless they ever were; returns the new enrollments' ids. Idempotent by key."""
     values = {
-        "subscriber_ids": list(subscriber_ids),
+        "subscriber_ids": arrays.numbers(subscriber_ids),
         "campaign_id": campaign_id,
         "version_id": version_id,
         "now": now,
@@ -103,36 +94,85 @@ def add_service(
     return row.id, row.public_id, None if row.addr_hash is None else bytes(row.addr_hash)
 
 
-# claim_due: hold due enrollments, those who have waited longest first; other planners skip them.
-_CLAIM_DUE = text("""
-SELECT enrollment.id, enrollment.subscriber_id, enrollment.campaign_id, campaign.name AS campaign_name,
-       campaign.public_id AS campaign_public_id, campaign.version_id AS newest_version_id, enrollment.version_id,
-       enrollment.round, enrollment.cursor_key, enrollment.joined_at, enrollment.anchor_at
-  FROM enrollment JOIN campaign ON campaign.id = enrollment.campaign_id
- WHERE enrollment.state = 'waiting' AND enrollment.next_due_at <= :now AND campaign.state = 'running'
- ORDER BY enrollment.next_due_at, enrollment.id
- LIMIT :limit
-   FOR UPDATE OF enrollment SKIP LOCKED
+# due_campaigns: who has waited longest comes first. One step into the index a campaign: however many people are due in
+# a campaign that is paused, nobody reads past them.
+_DUE_CAMPAIGNS = text("""
+SELECT campaign.id, campaign.public_id, campaign.name, campaign.version_id
+  FROM campaign
+  LEFT JOIN unnest(CAST(:campaign_ids AS bigint[]), CAST(:dues AS timestamptz[]), CAST(:ids AS bigint[]))
+         AS reached (campaign_id, next_due_at, id) ON reached.campaign_id = campaign.id
+ CROSS JOIN LATERAL (SELECT enrollment.next_due_at
+                       FROM enrollment
+                      WHERE enrollment.campaign_id = campaign.id AND enrollment.state = 'waiting'
+                        AND enrollment.next_due_at <= :now
+                        AND (enrollment.next_due_at, enrollment.id)
+                            > (coalesce(reached.next_due_at, '-infinity'), coalesce(reached.id, 0))
+                      ORDER BY enrollment.next_due_at, enrollment.id
+                      LIMIT 1) AS oldest
+ WHERE campaign.state = 'running'
+ ORDER BY oldest.next_due_at, campaign.id
 """)
 
+# claim_due: hold due enrollments of one campaign, those who have waited longest first; other planners skip them.
+_CLAIM_DUE = text("""
+SELECT id, subscriber_id, version_id, round, cursor_key, joined_at, anchor_at, next_due_at
+  FROM enrollment
+ WHERE campaign_id = :campaign_id AND state = 'waiting' AND next_due_at <= :now
+   AND (next_due_at, id) > (:due_after, :id_after)
+ ORDER BY next_due_at, id
+ LIMIT :limit
+   FOR UPDATE SKIP LOCKED
+""")
+_LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
-def claim_due(connection: Connection, now: datetime, limit: int) -> list[Due]:
-    """Hand at most `limit` due enrollments of running campaigns to this planner; other planners skip them."""
-    return [Due(**row._mapping) for row in connection.execute(_CLAIM_DUE, {"now": now, "limit": limit})]
+
+def claim_due(connection: Connection, now: datetime, limit: int, reached: Reached | None = None) -> list[Due]:
+    """Hand at most `limit` due enrollments of running campaigns to this planner; other planners skip them.
+
+    The campaign whose people have waited longest comes first, in it those who have waited longest. `reached` says where
+    the pass stands and is not changed: what lies before it is dead rows, and reading past them costs more with each
+    slice (SENDING 2, vacuum). What falls due behind it meanwhile is found by the next pass.
+    """
+    reached = reached or {}
+    so_far = {
+        "campaign_ids": arrays.numbers(reached),
+        "dues": arrays.times(next_due_at for next_due_at, _ in reached.values()),
+        "ids": arrays.numbers(enrollment_id for _, enrollment_id in reached.values()),
+    }
+    claimed: list[Due] = []
+    for row in connection.execute(_DUE_CAMPAIGNS, {**so_far, "now": now}).all():
+        campaign = DueCampaign._make(row)
+        due_after, id_after = reached.get(campaign.id, (_LONG_AGO, 0))
+        left = limit - len(claimed)
+        values = {"campaign_id": campaign.id, "due_after": due_after, "id_after": id_after, "now": now, "limit": left}
+        claimed += [Due(id, who, campaign, *rest) for id, who, *rest in connection.execute(_CLAIM_DUE, values).all()]
+        if len(claimed) >= limit:
+            break
+    return claimed
 
 
-# claim_stale (T16): hold enrollments whose planned email was decided too long ago to be sent on that word.
+# stale_campaigns (T16): running ones with a planned email that was decided too long ago to be sent on that word.
+_STALE_CAMPAIGNS = text("""
+SELECT campaign.id, campaign.public_id, campaign.name, campaign.version_id
+  FROM campaign
+ CROSS JOIN LATERAL (SELECT message.fresh_until
+                       FROM message
+                      WHERE message.campaign_id = campaign.id AND message.state = 'PLANNED'
+                        AND message.lane IN ('drip', 'newsletter') AND message.fresh_until <= :now
+                      ORDER BY message.fresh_until
+                      LIMIT 1) AS oldest
+ WHERE campaign.state = 'running' AND campaign.kind <> 'service'
+ ORDER BY oldest.fresh_until, campaign.id
+""")
+
+# claim_stale (T16): hold the enrollments of such emails of one campaign, the longest stale first.
 _CLAIM_STALE = text("""
-SELECT enrollment.id, enrollment.subscriber_id, enrollment.campaign_id, campaign.name AS campaign_name,
-       campaign.public_id AS campaign_public_id, campaign.version_id AS newest_version_id, enrollment.version_id,
-       enrollment.round, enrollment.cursor_key, enrollment.joined_at, enrollment.anchor_at,
-       message.id AS message_id
-  FROM message
-  JOIN enrollment ON enrollment.id = message.enrollment_id
-  JOIN campaign ON campaign.id = enrollment.campaign_id
- WHERE message.state = 'PLANNED' AND message.lane IN ('drip', 'newsletter') AND message.fresh_until <= :now
-   AND campaign.state = 'running' AND enrollment.state = 'mailing'
- ORDER BY enrollment.id
+SELECT enrollment.id, enrollment.subscriber_id, enrollment.version_id, enrollment.round, enrollment.cursor_key,
+       enrollment.joined_at, enrollment.anchor_at, enrollment.next_due_at, message.id AS message_id
+  FROM message JOIN enrollment ON enrollment.id = message.enrollment_id
+ WHERE message.campaign_id = :campaign_id AND message.state = 'PLANNED' AND message.lane IN ('drip', 'newsletter')
+   AND message.fresh_until <= :now AND enrollment.state = 'mailing'
+ ORDER BY message.fresh_until
  LIMIT :limit
    FOR UPDATE OF enrollment SKIP LOCKED
 """)
@@ -140,75 +180,21 @@ SELECT enrollment.id, enrollment.subscriber_id, enrollment.campaign_id, campaign
 
 def claim_stale(connection: Connection, now: datetime, limit: int) -> list[Due]:
     """Hand over enrollments whose planned marketing message is no longer fresh, to be decided again (T16)."""
-    return [Due(**row._mapping) for row in connection.execute(_CLAIM_STALE, {"now": now, "limit": limit})]
-
-
-# circumstances: in this order, what was accepted lately, the one open message, when the last one was accepted if it
-# is deferred still, the last time of each event, and the campaigns each person is in. Service mail counts nowhere.
-_CIRCUMSTANCES = text("""
-SELECT subscriber.id, subscriber.public_id, subscriber.addr_hash, subscriber.state, subscriber.timezone,
-       subscriber.fields, subscriber.tags, subscriber.pace, subscriber.paused_until,
-       ARRAY(SELECT message.accepted_at
-               FROM message
-              WHERE message.subscriber_id = subscriber.id AND message.accepted_at > :since
-                AND message.lane IN ('drip', 'newsletter')
-              ORDER BY message.accepted_at) AS accepted,
-       (SELECT message.id
-          FROM message
-         WHERE message.subscriber_id = subscriber.id AND message.state IN ('PLANNED', 'IN_BATCH')
-           AND message.lane IN ('drip', 'newsletter')
-         LIMIT 1) AS open_message_id,
-       (SELECT CASE WHEN latest.delivery = 'deferred' THEN latest.accepted_at END
-          FROM (SELECT message.delivery, message.accepted_at
-                  FROM message
-                 WHERE message.subscriber_id = subscriber.id AND message.accepted_at IS NOT NULL
-                   AND message.lane IN ('drip', 'newsletter')
-                 ORDER BY message.accepted_at DESC
-                 LIMIT 1) AS latest) AS deferred_at,
-       (SELECT coalesce(jsonb_object_agg(latest.event, latest.at), '{}')
-          FROM (SELECT event, max(at) AS at
-                  FROM happening
-                 WHERE subscriber_id = subscriber.id
-                 GROUP BY event) AS latest) AS events,
-       ARRAY(SELECT campaign.name
-               FROM enrollment JOIN campaign ON campaign.id = enrollment.campaign_id
-              WHERE enrollment.subscriber_id = subscriber.id AND enrollment.state IN ('waiting', 'mailing')
-                AND campaign.kind <> 'service'
-                AND enrollment.waits_for IS DISTINCT FROM 'goal') AS active_in
-  FROM subscriber
- WHERE subscriber.id = ANY(:ids)
-""")
-
-
-def circumstances(connection: Connection, subscriber_ids: Sequence[int], since: datetime) -> dict[int, Circumstances]:
-    """Read what surrounds these people, in one set: acceptances back to `since`, events ever (campaign time)."""
-    rows = connection.execute(_CIRCUMSTANCES, {"ids": list(subscriber_ids), "since": since})
-    return {row.id: _circumstances(row) for row in rows}
-
-
-def _circumstances(row: Any) -> Circumstances:
-    return Circumstances(
-        public_id=row.public_id,
-        addr_hash=None if row.addr_hash is None else bytes(row.addr_hash),
-        state=row.state,
-        timezone=row.timezone,
-        fields=row.fields,
-        tags=tuple(row.tags),
-        pace=row.pace,
-        paused_until=row.paused_until,
-        accepted=tuple(row.accepted),
-        open_message_id=row.open_message_id,
-        deferred_at=row.deferred_at,
-        events=tuple((event, datetime.fromisoformat(at)) for event, at in row.events.items()),
-        active_in=tuple(row.active_in),
-    )
+    claimed: list[Due] = []
+    for row in connection.execute(_STALE_CAMPAIGNS, {"now": now}).all():
+        campaign = DueCampaign._make(row)
+        values = {"campaign_id": campaign.id, "now": now, "limit": limit - len(claimed)}
+        claimed += [Due(id, who, campaign, *rest) for id, who, *rest in connection.execute(_CLAIM_STALE, values).all()]
+        if len(claimed) >= limit:
+            break
+    return claimed
 
 
 # lock: hold these in the one order everybody locks in.
 _LOCK = text("""
 SELECT id
   FROM enrollment
- WHERE id = ANY(:ids)
+ WHERE id = ANY(CAST(:ids AS bigint[]))
  ORDER BY id
    FOR UPDATE
 """)
@@ -216,7 +202,7 @@ SELECT id
 
 def lock(connection: Connection, enrollment_ids: Iterable[int]) -> None:
     """Lock these enrollments in the order everybody uses: by id, after the batch, before messages."""
-    connection.execute(_LOCK, {"ids": sorted(set(enrollment_ids))})
+    connection.execute(_LOCK, {"ids": arrays.numbers(sorted(set(enrollment_ids)))})
 
 
 # wait: when the planner looks again, and what for.
@@ -233,8 +219,8 @@ def wait(connection: Connection, rows: Sequence[tuple[int, datetime, str]]) -> N
     """Let each (id, until, reason) wait; an enrollment that ended meanwhile is left alone."""
     if rows:
         values = {
-            "ids": [row[0] for row in rows],
-            "untils": [row[1] for row in rows],
+            "ids": arrays.numbers(row[0] for row in rows),
+            "untils": arrays.times(row[1] for row in rows),
             "reasons": [row[2] for row in rows],
         }
         connection.execute(_WAIT, values)
@@ -243,13 +229,13 @@ def wait(connection: Connection, rows: Sequence[tuple[int, datetime, str]]) -> N
 # to_mailing: from waiting only.
 _TO_MAILING = text("""
 UPDATE enrollment SET state = 'mailing', waits_for = NULL
- WHERE id = ANY(:ids) AND state = 'waiting'
+ WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'waiting'
 """)
 
 
 def to_mailing(connection: Connection, enrollment_ids: Sequence[int]) -> None:
     """These have a planned message now."""
-    connection.execute(_TO_MAILING, {"ids": list(enrollment_ids)})
+    connection.execute(_TO_MAILING, {"ids": arrays.numbers(enrollment_ids)})
 
 
 # skip_to: the planner looks at what comes after this step, at once.
@@ -267,25 +253,25 @@ def skip_to(connection: Connection, enrollment_id: int, step_key: str, now: date
 # finish: from any state that has not ended.
 _FINISH = text("""
 UPDATE enrollment SET state = 'finished', ended_at = :now, waits_for = NULL
- WHERE id = ANY(:ids) AND state IN ('waiting', 'mailing')
+ WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('waiting', 'mailing')
 """)
 
 
 def finish(connection: Connection, enrollment_ids: Sequence[int], now: datetime) -> None:
     """Every step is behind these."""
-    connection.execute(_FINISH, {"ids": list(enrollment_ids), "now": now})
+    connection.execute(_FINISH, {"ids": arrays.numbers(enrollment_ids), "now": now})
 
 
 # leave: from any state that has not ended.
 _LEAVE = text("""
 UPDATE enrollment SET state = 'exited', ended_reason = :reason, ended_at = :now, waits_for = NULL
- WHERE id = ANY(:ids) AND state IN ('waiting', 'mailing')
+ WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('waiting', 'mailing')
 """)
 
 
 def leave(connection: Connection, enrollment_ids: Sequence[int], reason: str, now: datetime) -> int:
     """End these with a reason; returns how many were still under way. Their messages are the caller's business."""
-    return connection.execute(_LEAVE, {"ids": list(enrollment_ids), "reason": reason, "now": now}).rowcount
+    return connection.execute(_LEAVE, {"ids": arrays.numbers(enrollment_ids), "reason": reason, "now": now}).rowcount
 
 
 # move_on: behind this step, counted from now. A service campaign is one email, so its enrollment is over.
@@ -302,7 +288,7 @@ UPDATE enrollment
 def move_on(connection: Connection, rows: Sequence[tuple[int, str]], now: datetime) -> None:
     """A message of each (enrollment id, step key) is terminal: the planner looks next. Service enrollments finish."""
     if rows:
-        values = {"ids": [row[0] for row in rows], "step_keys": [row[1] for row in rows], "now": now}
+        values = {"ids": arrays.numbers(row[0] for row in rows), "step_keys": [row[1] for row in rows], "now": now}
         connection.execute(_MOVE_ON, values)
 
 

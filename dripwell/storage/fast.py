@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
@@ -106,6 +106,14 @@ class Fast:
     def is_there(self) -> bool:
         """Whether Redis answers just now."""
         return self._ask(lambda: bool(self._redis.ping())) is True
+
+    def now(self) -> datetime | None:
+        """What time the server says it is; None while it is away. For comparing, never for deciding what is due."""
+        told = self._ask(self._redis.time)
+        if told is None:
+            return None
+        seconds, microseconds = told
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     # The suppression set
 

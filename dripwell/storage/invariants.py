@@ -6,6 +6,8 @@ V6, V7 and V8 need more than the record, so they are checked where the rest is k
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import TextClause, text
@@ -98,16 +100,16 @@ SELECT message.id
  LIMIT 20
 """)
 
-# gap_and_limit (V9): no two marketing emails to one person within 20 hours, and no four within a week.
+# gap_and_limit (V9): no two marketing emails to one person within the gap, and no more in a span than it allows.
 _GAP_AND_LIMIT = text("""
 SELECT subscriber_id
   FROM (SELECT subscriber_id,
                accepted_at - lag(accepted_at, 1) OVER person AS gap,
-               accepted_at - lag(accepted_at, 3) OVER person AS fourth
+               accepted_at - lag(accepted_at, CAST(:emails AS integer)) OVER person AS over
           FROM message
          WHERE accepted_at IS NOT NULL AND lane IN ('drip', 'newsletter')
         WINDOW person AS (PARTITION BY subscriber_id ORDER BY accepted_at)) AS mailed
- WHERE gap < interval '20 h' OR fourth < interval '7 days'
+ WHERE mailed.gap < make_interval(secs => :gap) OR mailed.over < make_interval(secs => :per)
  LIMIT 20
 """)
 
@@ -145,11 +147,24 @@ STATEMENTS: Mapping[str, TextClause] = {
 }
 
 
-def broken(connection: Connection) -> dict[str, list[Any]]:
-    """Run every invariant; returns up to 20 rows of each that does not hold, by name. Empty: all is well."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What V9 holds everybody to: at most `emails` within `per`, and `gap` between two."""
+
+    gap: timedelta = timedelta(hours=20)
+    emails: int = 3
+    per: timedelta = timedelta(days=7)
+
+
+def broken(connection: Connection, pace: Pace = Pace()) -> dict[str, list[Any]]:
+    """Run every invariant; returns up to 20 rows of each that does not hold, by name. Empty: all is well.
+
+    `pace` is the installation's, from `limits` in site.yaml.
+    """
+    values = {"gap": pace.gap.total_seconds(), "emails": pace.emails, "per": pace.per.total_seconds()}
     found = {}
     for name, statement in STATEMENTS.items():
-        rows = connection.execute(statement).all()
+        rows = connection.execute(statement, values if statement is _GAP_AND_LIMIT else {}).all()
         if rows:
             found[name] = [tuple(row) for row in rows]
     return found

@@ -46,6 +46,7 @@ class Addressee:
     fields: dict[str, Any]
     timezone: str | None
     joined_at: datetime
+    lapses: int = 0  # owners that died with it in an OPEN batch
 
 
 # add_planned (T1): one row each, in the order handed in; what runs into a key is left out.
@@ -199,7 +200,7 @@ SELECT step.campaign_id, step.step_key
                 WHERE message.state = 'PLANNED' AND message.lane = :lane
                   AND message.campaign_id = step.campaign_id AND message.step_key = step.step_key
                   AND message.due_at <= :now AND least(message.fresh_until, message.valid_until) > :now
-                  AND message.retry_at <= wall())
+                  AND message.retry_at <= wall() AND message.suspect_of IS NULL)
  ORDER BY step.campaign_id, step.step_key
 """)
 
@@ -211,22 +212,118 @@ def groups_due(connection: Connection, lane: str, now: datetime) -> list[Any]:
 
 # claim: hold claimable messages of one group, oldest first; other senders skip them.
 _CLAIM = text("""
-SELECT id, subscriber_id, lapses
+SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_id, message.lapses, enrollment.round,
+       subscriber.address, subscriber.addr_hash, subscriber.fields, subscriber.timezone, enrollment.joined_at
   FROM message
- WHERE state = 'PLANNED' AND lane = :lane AND campaign_id = :campaign_id AND step_key = :step_key
-   AND due_at <= :now AND least(fresh_until, valid_until) > :now AND retry_at <= wall()
- ORDER BY due_at, id
+  JOIN subscriber ON subscriber.id = message.subscriber_id
+  JOIN enrollment ON enrollment.id = message.enrollment_id
+ WHERE message.state = 'PLANNED' AND message.lane = :lane AND message.campaign_id = :campaign_id
+   AND message.step_key = :step_key AND message.due_at <= :now
+   AND least(message.fresh_until, message.valid_until) > :now AND message.retry_at <= wall()
+   AND message.suspect_of IS NOT DISTINCT FROM CAST(:suspect_of AS bigint)
+ ORDER BY message.due_at, message.id
  LIMIT :limit
-   FOR UPDATE SKIP LOCKED
+   FOR UPDATE OF message SKIP LOCKED
 """)
 
 
 def claim(
-    connection: Connection, *, lane: str, campaign_id: int, step_key: str, now: datetime, limit: int
-) -> list[Any]:
-    """Lock at most `limit` claimable messages of one group (T2, first half): id, subscriber_id, lapses."""
-    values = {"lane": lane, "campaign_id": campaign_id, "step_key": step_key, "now": now, "limit": limit}
-    return list(connection.execute(_CLAIM, values))
+    connection: Connection,
+    *,
+    lane: str,
+    campaign_id: int,
+    step_key: str,
+    now: datetime,
+    limit: int,
+    suspect_of: int | None = None,
+) -> list[Addressee]:
+    """Lock at most `limit` claimable messages of one group (T2, first half), oldest first.
+
+    `suspect_of` asks for the suspects of that refused batch; None for those who are nobody's suspects. The address of
+    somebody who was erased meanwhile is empty.
+    """
+    values = {
+        "lane": lane,
+        "campaign_id": campaign_id,
+        "step_key": step_key,
+        "now": now,
+        "limit": limit,
+        "suspect_of": suspect_of,
+    }
+    return [_addressee(row) for row in connection.execute(_CLAIM, values)]
+
+
+def _addressee(row: Any) -> Addressee:
+    return Addressee(
+        id=row.id,
+        public_id=row.public_id,
+        enrollment_id=row.enrollment_id,
+        subscriber_id=row.subscriber_id,
+        round=row.round,
+        address=row.address or "",
+        addr_hash=b"" if row.addr_hash is None else bytes(row.addr_hash),
+        fields=row.fields,
+        timezone=row.timezone,
+        joined_at=row.joined_at,
+        lapses=row.lapses,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Messages of which at least one is refused by the provider, but nobody knows which."""
+
+    suspect_of: int
+    campaign_id: int
+    step_key: str
+    people: int
+
+
+# suspects: the oldest group of which nothing is under way; of two halves one answer says enough about both.
+_SUSPECTS = text("""
+SELECT message.suspect_of, message.campaign_id, message.step_key,
+       count(*) FILTER (WHERE message.due_at <= :now AND least(message.fresh_until, message.valid_until) > :now
+                          AND message.retry_at <= wall()) AS people
+  FROM message JOIN campaign ON campaign.id = message.campaign_id
+ WHERE message.lane = :lane AND message.suspect_of IS NOT NULL AND message.state IN ('PLANNED', 'IN_BATCH')
+   AND campaign.state = 'running'
+ GROUP BY message.suspect_of, message.campaign_id, message.step_key
+HAVING bool_and(message.state = 'PLANNED')
+   AND bool_or(message.due_at <= :now AND least(message.fresh_until, message.valid_until) > :now
+               AND message.retry_at <= wall())
+ ORDER BY message.suspect_of
+ LIMIT 1
+""")
+
+
+def suspects(connection: Connection, lane: str, now: datetime) -> Suspects | None:
+    """A group to look into next: how many of its messages can be claimed now. None: there is no such group."""
+    row = connection.execute(_SUSPECTS, {"lane": lane, "now": now}).first()
+    return None if row is None else Suspects(**row._mapping)
+
+
+# clear: nobody in what is left of this group is suspected any more.
+_CLEAR = text("""
+UPDATE message SET suspect_of = NULL
+ WHERE suspect_of = :suspect_of AND state = 'PLANNED'
+""")
+
+
+def clear(connection: Connection, suspect_of: int) -> None:
+    """The culprit of this refused batch was found, or is known to be elsewhere: the rest goes with everybody."""
+    connection.execute(_CLEAR, {"suspect_of": suspect_of})
+
+
+# suspect: one of these is refused.
+_SUSPECT = text("""
+UPDATE message SET suspect_of = :suspect_of
+ WHERE id = ANY(:ids) AND state = 'PLANNED'
+""")
+
+
+def suspect(connection: Connection, message_ids: Sequence[int], suspect_of: int) -> None:
+    """The provider refused a call with these and named none of them: one or more is why."""
+    connection.execute(_SUSPECT, {"ids": list(message_ids), "suspect_of": suspect_of})
 
 
 # to_batch (T2): the messages that `claim` holds are in this batch now.
@@ -243,7 +340,7 @@ def to_batch(connection: Connection, message_ids: Sequence[int], batch_id: int) 
 
 # in_batch: who is still in this batch and can be reached, in the order of the payload.
 _IN_BATCH = text("""
-SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_id, enrollment.round,
+SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_id, message.lapses, enrollment.round,
        subscriber.address, subscriber.addr_hash, subscriber.fields, subscriber.timezone, enrollment.joined_at
   FROM message
   JOIN subscriber ON subscriber.id = message.subscriber_id
@@ -256,7 +353,20 @@ SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_
 def in_batch(connection: Connection, batch_id: int) -> list[Addressee]:
     """Everybody still in this batch who has an address, in the order of the payload."""
     rows = connection.execute(_IN_BATCH, {"batch_id": batch_id})
-    return [Addressee(**{**row._mapping, "addr_hash": bytes(row.addr_hash)}) for row in rows]
+    return [_addressee(row) for row in rows]
+
+
+# still_in: the payload's last check of who is there, and under which address.
+_STILL_IN = text("""
+SELECT message.id, subscriber.address
+  FROM message JOIN subscriber ON subscriber.id = message.subscriber_id
+ WHERE message.batch_id = :batch_id AND message.state = 'IN_BATCH'
+""")
+
+
+def still_in(connection: Connection, batch_id: int) -> dict[int, str | None]:
+    """Every message id still in this batch, with the address of its person; None once erased."""
+    return {row.id: row.address for row in connection.execute(_STILL_IN, {"batch_id": batch_id})}
 
 
 # enrollments_in: what must be locked before the messages of this batch are.

@@ -23,6 +23,30 @@ def append(path: Path, message_id: int) -> None:
         _write(handle, b"%d\n" % message_id)
 
 
+def holds_any(path: Path) -> bool:
+    """Whether something waits in the spool."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def read_place(path: Path) -> tuple[int, int] | None:
+    """(epoch, horizon) up to which the suppression ledger is in the journal; None when nobody knows."""
+    try:
+        epoch, horizon = path.read_text(encoding="ascii").split()
+        return int(epoch), int(horizon)
+    except (FileNotFoundError, ValueError):
+        return None  # what is journaled twice does no harm
+
+
+def write_place(path: Path, place: tuple[int, int]) -> None:
+    """Remember that place. It may be lost: then some rows are journaled again."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(f"{place[0]} {place[1]}\n", encoding="ascii")
+    fresh.replace(path)
+
+
 @contextmanager
 def draining(path: Path) -> Iterator[list[int]]:
     """Hand out the ids in the spool and empty it if the block ends well; others who append wait meanwhile."""

@@ -29,12 +29,13 @@ class Subscriber:
     pace: str
     paused_until: datetime | None
     joined_at: datetime
+    relationship: str  # prospect, patient or unknown (rules 5.5)
 
 
 # add: an address belongs to one person.
 _ADD = text("""
-INSERT INTO subscriber (public_id, address, addr_hash, state, timezone, fields, tags, joined_at)
-VALUES (:public_id, :address, :addr_hash, :state, :timezone, CAST(:fields AS jsonb), :tags, :now)
+INSERT INTO subscriber (public_id, address, addr_hash, state, timezone, fields, tags, joined_at, relationship)
+VALUES (:public_id, :address, :addr_hash, :state, :timezone, CAST(:fields AS jsonb), :tags, :now, :relationship)
     ON CONFLICT (addr_hash) DO NOTHING
 RETURNING id
 """)
@@ -51,6 +52,7 @@ def add(
     fields: Mapping[str, Any],
     tags: Sequence[str],
     now: datetime,
+    relationship: str = "prospect",
 ) -> int | None:
     """Add a subscriber and return the id, or None when the address is known already."""
     values = {
@@ -62,32 +64,54 @@ def add(
         "fields": json.dumps(dict(fields)),
         "tags": list(tags),
         "now": now,
+        "relationship": relationship,
     }
     found: int | None = connection.execute(_ADD, values).scalar()
     return found
 
 
-# amend: a field that is given again is replaced; tags only grow.
+# amend: a field that is given again is replaced; tags only grow; what is unknown here takes back nothing known.
 _AMEND = text("""
 UPDATE subscriber
    SET timezone = coalesce(:timezone, timezone),
        fields = fields || CAST(:fields AS jsonb),
-       tags = ARRAY(SELECT DISTINCT unnest(tags || CAST(:tags AS text[])) ORDER BY 1)
+       tags = ARRAY(SELECT DISTINCT unnest(tags || CAST(:tags AS text[])) ORDER BY 1),
+       relationship = CASE WHEN :corrects THEN coalesce(CAST(:relationship AS text), relationship)
+                           WHEN relationship = 'patient' THEN relationship
+                           ELSE coalesce(nullif(CAST(:relationship AS text), 'unknown'), relationship) END
  WHERE id = :id
 """)
 
 
 def amend(
-    connection: Connection, subscriber_id: int, *, timezone: str | None, fields: Mapping[str, Any], tags: Sequence[str]
+    connection: Connection,
+    subscriber_id: int,
+    *,
+    timezone: str | None,
+    fields: Mapping[str, Any],
+    tags: Sequence[str],
+    relationship: str | None = None,
+    corrects: bool = False,
 ) -> None:
-    """Add fields and tags to a known subscriber; what is not given stays as it is."""
-    values = {"id": subscriber_id, "timezone": timezone, "fields": json.dumps(dict(fields)), "tags": list(tags)}
+    """Add fields and tags to a known subscriber; what is not given stays as it is.
+
+    A patient stays one unless this `corrects` a mistake about exactly this person.
+    """
+    values = {
+        "id": subscriber_id,
+        "timezone": timezone,
+        "fields": json.dumps(dict(fields)),
+        "tags": list(tags),
+        "relationship": relationship,
+        "corrects": corrects,
+    }
     connection.execute(_AMEND, values)
 
 
 # by_hash: whoever has this address.
 _BY_HASH = text("""
-SELECT id, public_id, address, addr_hash, state, timezone, fields, tags, pace, paused_until, joined_at
+SELECT id, public_id, address, addr_hash, state, timezone, fields, tags, pace, paused_until, joined_at,
+       relationship
   FROM subscriber
  WHERE addr_hash = :addr_hash
 """)
@@ -100,7 +124,8 @@ def by_hash(connection: Connection, addr_hash: bytes) -> Subscriber | None:
 
 # lock: hold one person's row until the transaction ends.
 _LOCK = text("""
-SELECT id, public_id, address, addr_hash, state, timezone, fields, tags, pace, paused_until, joined_at
+SELECT id, public_id, address, addr_hash, state, timezone, fields, tags, pace, paused_until, joined_at,
+       relationship
   FROM subscriber
  WHERE id = :id
    FOR UPDATE
@@ -126,6 +151,28 @@ _KNOWN = text("SELECT count(*) FROM subscriber WHERE addr_hash = ANY(:hashes)")
 def known(connection: Connection, hashes: Sequence[bytes]) -> int:
     """How many of these addresses a subscriber has."""
     found: int = connection.execute(_KNOWN, {"hashes": list(hashes)}).scalar_one()
+    return found
+
+
+# patients: whom a campaign mails or would take in: people under way in it, and whoever can be mailed on its topic.
+_PATIENTS = text("""
+SELECT count(*)
+  FROM subscriber
+ WHERE subscriber.relationship = 'patient' AND subscriber.state = 'active'
+   AND (EXISTS (SELECT FROM enrollment
+                 WHERE enrollment.subscriber_id = subscriber.id AND enrollment.campaign_id = :campaign_id
+                   AND enrollment.state IN ('waiting', 'mailing'))
+        OR 'give' = (SELECT consent.action
+                       FROM consent
+                      WHERE consent.subscriber_id = subscriber.id AND consent.topic = :topic
+                      ORDER BY consent.id DESC
+                      LIMIT 1))
+""")
+
+
+def patients(connection: Connection, campaign_id: int, topic: str) -> int:
+    """How many patients are in this campaign, or agreed to its topic and may join it."""
+    found: int = connection.execute(_PATIENTS, {"campaign_id": campaign_id, "topic": topic}).scalar_one()
     return found
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
 ALL = "all"
@@ -108,7 +109,7 @@ _REASONS = text("""
 SELECT addr_hash, scope, reason
   FROM (SELECT DISTINCT ON (addr_hash, scope) addr_hash, scope, action, reason
           FROM suppression
-         WHERE addr_hash = ANY(:hashes)
+         WHERE addr_hash = ANY(CAST(:hashes AS bytea[]))
          ORDER BY addr_hash, scope, seq DESC) AS newest
  WHERE action = 'suppress'
 """)
@@ -116,7 +117,7 @@ SELECT addr_hash, scope, reason
 
 def reasons(connection: Connection, hashes: Sequence[bytes]) -> dict[tuple[bytes, str], str]:
     """Why each of these addresses is suppressed, by (address hash, scope). Who is not suppressed is missing."""
-    rows = connection.execute(_REASONS, {"hashes": list(hashes)})
+    rows = connection.execute(_REASONS, {"hashes": arrays.hashes(hashes)})
     return {(bytes(row.addr_hash), row.scope): row.reason for row in rows}
 
 

@@ -237,7 +237,8 @@ class House:
             new_id=self.new_id,
             failpoint=failpoint,
             replay=lambda: 0,
-            rate=1e6,
+            take=lambda lane, weight: 0.0,
+            throttled=lambda seconds: None,
         )
         return replace(made, **changes)  # type: ignore[arg-type]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dripwell.embedded.lock import running
+from dripwell.storage import clock
+from dripwell.storage.database import Database
 from tests.integration.command import CAMPAIGN, copy_of_the_project
 from tests.processes import eventually
 
@@ -41,3 +43,22 @@ def test_moving_time_mails_what_becomes_due_and_nothing_twice(tmp_path: Path, mo
             out, err = run.communicate(timeout=60)
             log.write(out + err)
     assert running(state) is None
+
+
+def test_a_person_says_that_the_clock_is_right_and_it_is_written_down(
+    database: Database, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = copy_of_the_project(tmp_path, {"DATABASE_URL": database.dsn, "REDIS_URL": redis_url})
+    refused = project.run("clock", "accept", "--reason", "just so")
+    assert refused.exit_code == 3
+    assert "nobody doubts the clock" in refused.stderr
+    with database.transaction() as connection:
+        clock.raise_alarm(connection, "the database's clock jumped ahead by 2:00:00")
+    assert project.run("clock", "accept").exit_code == 2, "a reason is needed"
+    done = project.read("clock", "accept", "--reason", "it is right", "--by", "ana")
+    assert done["accepted"] == "the database's clock jumped ahead by 2:00:00"
+    with database.transaction() as connection:
+        assert clock.read(connection).alarm is None
+        written = connection.exec_driver_sql("SELECT actor, action, detail ->> 'reason' FROM activity").all()
+    assert [tuple(row) for row in written] == [("ana", "clock accepted", "it is right")]

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import permutations
 from random import Random
+from threading import Barrier, Thread
 
 import pytest
 
+from dripwell.core.address import address_hash
 from dripwell.core.campaign import Lane
+from dripwell.core.errors import RefusedError
 from dripwell.core.states import DELIVERY_PRECEDENCE
 from dripwell.delivery.provider import ProviderEvent
 from dripwell.services import ingest, send
 from dripwell.storage import events
 from dripwell.storage.database import Database
+from tests.integration.rows import PEPPER
 from tests.integration.scripted import House, Lost
 
 MARIA, JOE = "maria@example.com", "joe@example.com"
@@ -39,6 +44,12 @@ def mailed(house: House, *addresses: str) -> None:
 
 def delivery(house: House) -> dict[object, object]:
     return dict(house.query("SELECT s.address, m.delivery FROM message m JOIN subscriber s ON s.id = m.subscriber_id"))  # type: ignore[arg-type]
+
+
+def hear_by_address(house: House, *arrived: ProviderEvent) -> None:
+    """These come in, in one webhook, and whoever they name by address is known."""
+    with house.database.transaction() as connection:
+        ingest.take_in(connection, list(arrived), partial(address_hash, PEPPER))
 
 
 def ledger(house: House) -> list[tuple[object, ...]]:
@@ -209,6 +220,102 @@ def test_a_suspended_account_closes_every_lane_at_once(house: House, reason: str
     assert house.query("SELECT count(*) FROM lane_state WHERE breaker = 'open'") == [(shut,)]
 
 
+# Without our ids
+
+
+def bare(house: House, address: str, kind: str, **changes: object) -> ProviderEvent:
+    """An event as asynchronous bounces come: with an address and nothing else that names a message."""
+    event = ProviderEvent(kind=kind, at=house.wall, dedupe=f"bare/{kind}/{address}", address=address)
+    return replace(event, **changes)  # type: ignore[arg-type]
+
+
+def test_an_asynchronous_bounce_finds_its_person_and_their_last_email_by_address(house: House) -> None:
+    mailed(house, MARIA, JOE)
+    hear_by_address(house, about(house, MARIA, "delivered"), bare(house, " Maria@EXAMPLE.com ", "bounced", hard=True))
+    assert ledger(house) == [("all", "suppress", "undeliverable", "provider")]
+    assert delivery(house) == {MARIA: "bounced", JOE: None}
+    assert house.query(
+        "SELECT m.id = e.message_id, m.batch_id = e.batch_id FROM provider_event e, message m JOIN subscriber s"
+        " ON s.id = m.subscriber_id WHERE e.type = 'bounced' AND s.address = :address",
+        address=MARIA,
+    ) == [(True, True)]
+
+
+def test_a_bounce_by_address_is_about_the_last_email_before_it(house: House) -> None:
+    mailed(house)
+    first = house.wall
+    house.later(days=3)
+    house.plan()
+    house.send()
+    assert len(house.provider.mailings) == 2
+    hear_by_address(house, bare(house, MARIA, "bounced", at=first))
+    assert house.query("SELECT step_key, delivery FROM message ORDER BY id") == [
+        ("1-first", "bounced"),
+        ("2-second", None),
+    ]
+    hear_by_address(house, bare(house, MARIA, "dropped", at=datetime(1970, 1, 1, tzinfo=UTC)))
+    assert house.query("SELECT delivery FROM message ORDER BY id") == [("bounced",), ("dropped",)]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "stranger@example.com",
+        "",
+        "@",
+        "no address",
+        "a@" + "x" * 300,
+        "a@\u3002.example",
+        "ä" * 310,
+        "a@b@c",
+        "\ufffd@x",
+    ],
+)
+def test_what_names_nobody_is_kept_and_touches_nobody(house: House, address: str) -> None:
+    mailed(house)
+    hear_by_address(house, bare(house, address, "complained"))
+    assert house.query("SELECT type, message_id FROM provider_event") == [("complained", None)]
+    assert ledger(house) == []
+
+
+@pytest.mark.parametrize("kind", ["processed", "delivered", "deferred", "unknown"])
+def test_an_address_alone_says_nothing_about_delivery(house: House, kind: str) -> None:
+    mailed(house)
+    hear_by_address(house, bare(house, MARIA, kind))
+    assert delivery(house) == {MARIA: None}
+    assert house.query("SELECT message_id FROM provider_event") == [(None,)]
+
+
+@pytest.mark.parametrize(("kind", "scope"), [("complained", "all"), ("unsubscribed", "marketing")])
+def test_who_complains_about_an_email_we_do_not_know_is_left_alone_all_the_same(
+    house: House, kind: str, scope: str
+) -> None:
+    mailed(house)
+    hear_by_address(house, about(house, MARIA, kind, batch=999_999))
+    assert [row[0] for row in ledger(house)] == [scope]
+    assert delivery(house) == {MARIA: None}
+    assert house.query("SELECT message_id, batch_id FROM provider_event") == [(None, None)]
+
+
+def test_a_bounce_by_address_proves_nothing_about_a_call(house: House) -> None:
+    house.enroll(house.publish(), house.person(MARIA))
+    house.plan()
+    house.provider.answers = [Lost()]
+    house.send()
+    hear_by_address(house, bare(house, MARIA, "bounced", hard=True))
+    assert house.batches() == [("UNKNOWN", None)]
+    house.hear(about(house, MARIA, "processed"))
+    assert house.batches() == [("DONE", "accepted")]
+
+
+def test_of_two_alike_in_one_webhook_the_one_that_names_its_message_counts(house: House) -> None:
+    mailed(house)
+    good = about(house, MARIA, "complained")
+    for arrived in ([replace(good, batch=None), good], [good, replace(good, batch=None)]):
+        house.hear(*(replace(event, dedupe=f"{arrived[0].batch}") for event in arrived))
+    assert house.query("SELECT count(*), count(message_id) FROM provider_event") == [(2, 2)]
+
+
 # The inbox
 
 
@@ -217,12 +324,13 @@ class Door:
 
     def __init__(self, said: dict[bytes, list[ProviderEvent]]) -> None:
         self._said = said
+        self.mended = False
 
     def is_genuine(self, headers: object, body: bytes) -> bool:
         return True
 
     def events(self, body: bytes) -> list[ProviderEvent]:
-        if body == b"broken":
+        if body == b"broken" and not self.mended:
             raise ValueError("the body is not a JSON array")
         if body == b"surprising":
             raise KeyError("what nobody thought of")
@@ -266,6 +374,110 @@ def test_a_webhook_that_fails_halfway_leaves_no_half(house: House) -> None:
     assert house.query("SELECT state FROM webhook_inbox") == [("quarantined",)]
     assert ledger(house) == []
     assert house.query("SELECT count(*) FROM provider_event") == [(0,)]
+
+
+def test_one_that_postgresql_refuses_costs_nobody_beside_it(house: House) -> None:
+    mailed(house, MARIA, JOE)
+    put(house, b"before", b"poison", b"after")
+    poison = replace(about(house, MARIA, "complained"), event_id="\0")
+    door = Door(
+        {
+            b"before": [about(house, MARIA, "delivered")],
+            b"poison": [poison],
+            b"after": [about(house, JOE, "delivered")],
+        }
+    )
+    ingest.ingest(house.database, door, out_of_time=lambda: False)
+    assert house.query("SELECT raw, state, tries FROM webhook_inbox ORDER BY id") == [
+        (b"before", "done", 0),
+        (b"poison", "quarantined", 3),
+        (b"after", "done", 0),
+    ]
+    assert delivery(house) == {MARIA: "delivered", JOE: "delivered"}
+    assert ledger(house) == []
+
+
+def test_the_reason_a_webhook_was_set_aside_for_repeats_nothing_of_it(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    mailed(house)
+    put(house, b"poison", b"broken", b"surprising")
+    poison = replace(about(house, MARIA, "delivered"), event_id="\0", detail={"email": MARIA})
+    ingest.ingest(house.database, Door({b"poison": [poison]}), out_of_time=lambda: False)
+    errors = [str(error) for (error,) in house.query("SELECT error FROM webhook_inbox ORDER BY id")]
+    assert errors[1:] == ["the body is not a JSON array", "KeyError"]
+    assert errors[0]
+    for told in (*errors, caplog.text):
+        assert "maria" not in told.lower()
+        assert "nobody thought of" not in told
+
+
+def test_an_operator_lets_a_webhook_be_read_again_and_it_is_written_down(house: House) -> None:
+    mailed(house)
+    put(house, b"broken", b"broken", b"good")
+    ingest.ingest(house.database, Door({b"good": []}), out_of_time=lambda: False)
+    ((first,), (second,), (third,)) = house.query("SELECT id FROM webhook_inbox ORDER BY id")
+    with house.database.transaction() as connection:
+        assert events.waiting(connection) == {"new": 0, "quarantined": 2}
+        assert ingest.retry(connection, first, actor="maria", reason="the parser was mended") == [first]  # type: ignore[arg-type]
+        assert [(hook.id, hook.state) for hook in events.inbox(connection, ["new", "quarantined"], 10)] == [
+            (first, "new"),
+            (second, "quarantined"),
+        ]
+    with pytest.raises(RefusedError, match="no webhook"), house.database.transaction() as connection:
+        ingest.retry(connection, third, actor="maria", reason="again")  # type: ignore[arg-type]
+    with house.database.transaction() as connection:
+        assert ingest.retry(connection, None, actor="maria", reason="all of them") == [second]
+    assert house.query("SELECT actor, action, about, detail ->> 'reason' FROM activity ORDER BY id")[-2:] == [
+        ("maria", "read again", f"webhook {first}", "the parser was mended"),
+        ("maria", "read again", "all webhooks", "all of them"),
+    ]
+    door = Door({b"good": [], b"broken": [about(house, MARIA, "delivered")]})
+    door.mended = True
+    assert ingest.ingest(house.database, door, out_of_time=lambda: False) == 2
+    assert delivery(house) == {MARIA: "delivered"}
+    assert house.query("SELECT DISTINCT state, error FROM webhook_inbox") == [("done", None)]
+
+
+def test_a_reader_takes_as_much_as_it_may_and_always_something(house: House) -> None:
+    put(house, b"x" * 100, b"y" * 100, b"z" * 100)
+    with house.database.transaction() as connection:
+        assert [raw[:1] for _, raw in events.claim_inbox(connection, limit=10, size=250)] == [b"x", b"y"]
+    with house.database.transaction() as connection:
+        assert [raw[:1] for _, raw in events.claim_inbox(connection, limit=10, size=1)] == [b"x"]
+    with house.database.transaction() as connection:
+        assert [raw[:1] for _, raw in events.claim_inbox(connection, limit=1, size=1000)] == [b"x"]
+
+
+def test_two_readers_at_once_read_everything_once_and_never_block_each_other_for_good(house: House) -> None:
+    people = [f"p{number}@example.com" for number in range(12)]
+    mailed(house, *people)
+    chance = Random(7)
+    arrived = [about(house, address, kind) for address in people for kind in ("processed", "delivered", "complained")]
+    said = {}
+    for number in range(60):
+        chance.shuffle(arrived)
+        said[b"%d" % number] = arrived[:12]
+    said[b"all"] = list(arrived)
+    put(house, *said)
+    together = Barrier(2)
+    read: list[int] = []
+
+    def work() -> None:
+        together.wait()
+        for _ in range(3):
+            read.append(ingest.ingest(house.database, Door(said), out_of_time=lambda: False))
+
+    threads = [Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(read) == len(said)
+    assert house.query("SELECT DISTINCT state, tries FROM webhook_inbox") == [("done", 0)]
+    assert house.query("SELECT count(*) FROM provider_event") == [(36,)]
+    assert set(delivery(house).values()) == {"complained"}
+    assert len(ledger(house)) == 12
 
 
 def test_an_event_without_a_usable_time_still_counts(house: House) -> None:

@@ -151,7 +151,7 @@ def _add_first(connection: Connection, due: enrollments.Due, house: House) -> No
         public_id=house.new_id(),
         enrollment_id=due.id,
         subscriber_id=due.subscriber_id,
-        campaign_id=due.campaign_id,
+        campaign_id=due.campaign.id,
         step_key="1-first",
         lane="drip",
         due_at=house.wall,

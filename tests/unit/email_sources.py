@@ -10,8 +10,9 @@ from dripwell.content.files import read_sources
 from dripwell.content.lint import lint_emails
 from dripwell.content.load import Claim, load
 from dripwell.content.problems import Problem
-from dripwell.content.render import Person
+from dripwell.content.render import Person, Skeleton
 from dripwell.content.samples import EXTRA, WORDS
+from dripwell.content.staging import stage_step
 from dripwell.core.campaign import Campaign, Email, Site
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,12 @@ def small(markdown: str, subject: str = SUBJECT, preheader: str = PREHEADER) -> 
         f"  - email: other\n    subject: Another one\n    preheader: {PREHEADER}\n"
     )
     return made, replace(campaign(), steps=emails)
+
+
+def compiled(sources: dict[str, str], site: Site, campaign: Campaign, key: str) -> Skeleton | None:
+    """The skeleton that everybody gets. None when people get different ones, or each their own."""
+    staged = stage_step(sources, site, campaign, key)
+    return None if staged.tests or staged.why_not else staged.skeleton(0)
 
 
 def person(first_name: str = "Maria", **fields: str) -> Person:

@@ -155,10 +155,15 @@ CASES: dict[str, Case] = {
     "later-site-keys": Case(
         SITE,
         "privacy:\n  track_opens: false\n",
-        "warm_up: {preset: new-domain}\nprivacy:\n  track_opens: true\n  keep_events: 400 days\n",
+        "settled: {}\nprivacy:\n  track_opens: true\n  keep_events: 400 days\n",
     ),
     "later-avoid": Case(SITE, "  timezone: subscriber\n", "  timezone: subscriber\n  avoid: [us-holidays]\n"),
     # the site
+    "warm-up-of-no-kind": Case(SITE, "preset: ghost-42", "preset: ghost"),
+    "warm-up-without-a-day": Case(SITE, "  first_day: 2026-10-06\n", ""),
+    "bad-pace": Case(SITE, "gmail: 3000 per hour", "gmail: 3000/h"),
+    "pace-of-no-group": Case(SITE, "gmail: 3000 per hour", "gmial: 3000 per hour"),
+    "bad-on-unknown": Case(SITE, "on_unknown: resend", "on_unknown: retry"),
     "noreply-sender": Case(SITE, "from: Harbor <hello@", "from: Harbor <no-reply@", UNSEEN),
     "same-sender-twice": Case(SITE, "calls@notice.harbor.example", "HELLO@mail.harbor.example", UNSEEN),
     "sender-without-name": Case(SITE, "from: Harbor <hello@mail.harbor.example>", "from: hello@mail.harbor.example"),

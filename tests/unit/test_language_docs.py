@@ -34,6 +34,8 @@ HEADINGS = {
     "Topic": "TopicEntry",
     "Form": "FormEntry",
     "Consultation": "ConsultationEntry",
+    "Warm-up": "WarmUpEntry",
+    "Delivery": "DeliveryEntry",
 }
 
 

@@ -100,6 +100,40 @@ def test_a_site_becomes_these_values() -> None:
     assert (site.track_clicks, site.discreet, site.discreet_words) == (True, True, ("harborine",))
 
 
+def test_warm_up_and_delivery_become_a_curve_a_day_and_messages_a_second() -> None:
+    site, _ = load_site(valid_sources())
+    assert site is not None
+    assert site.warm_up == core.WarmUp("ghost-42", date(2026, 10, 6))
+    assert site.delivery == core.Delivery("resend", 500.0, {"gmail": 3000 / 3600, "other": 1.0})
+
+
+def test_a_site_that_says_nothing_of_warm_up_and_delivery_is_warm_and_sends_2000_a_second() -> None:
+    sources = valid_sources()
+    text = sources[SITE]
+    without = text[: text.index("warm_up:")] + text[text.index("privacy:") :]
+    site, problems = load_site({**sources, SITE: without})
+    assert problems == ()
+    assert site is not None
+    assert (site.warm_up, site.delivery) == (None, core.Delivery(None, 2000.0, {}))
+
+
+def test_a_warm_up_without_a_preset_is_that_of_a_new_domain() -> None:
+    site, _ = load_site(changed(SITE, "  preset: ghost-42\n", ""))
+    assert site is not None
+    assert site.warm_up == core.WarmUp("new-domain", date(2026, 10, 6))
+
+
+@pytest.mark.parametrize(
+    ("written", "a_second"),
+    [("1 per day", 1 / 86_400), ("90 per minute", 1.5), ("9999999 per second", 9_999_999.0), ("7200 per hour", 2.0)],
+)
+def test_a_pace_counts_emails_in_a_span_of_time(written: str, a_second: float) -> None:
+    site, problems = load_site(changed(SITE, "rate: 500 per second", f"rate: {written}"))
+    assert problems == ()
+    assert site is not None
+    assert site.delivery.rate == a_second
+
+
 def test_conditions_become_the_tree_that_core_evaluates() -> None:
     site, _ = load_site(valid_sources())
     assert site is not None

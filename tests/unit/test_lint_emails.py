@@ -82,7 +82,7 @@ def test_a_small_clean_email_has_no_problem() -> None:
         ("D506", "No prescription is required to book."),
         ("D506", "We never sell medications online."),
         ("D507", "Some people take Xanax."),
-        ("D410", "{% if first_name %}Hi {{ first_name }}.{% endif %}"),
+        ("D410", "{% set who = first_name or 'you' %}Hi {{ who }}."),
     ],
 )
 def test_a_rule_fires_at_the_words_that_break_it(code: str, words: str) -> None:

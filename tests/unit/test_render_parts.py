@@ -13,22 +13,22 @@ import pytest
 from dripwell.content.blocks import BLOCKS
 from dripwell.content.headers import common_headers, person_headers
 from dripwell.content.page import read_page
-from dripwell.content.render import Rendered, compile_step, fill, service_campaign
+from dripwell.content.render import Rendered, fill, service_campaign
 from dripwell.content.samples import SAMPLES, WORDS
 from dripwell.core.errors import ContentError
-from tests.unit.email_sources import ROOT, campaign, person, site, small, sources
+from tests.unit.email_sources import ROOT, campaign, compiled, person, site, small, sources
 
 KEYS = [one.key for one in campaign().emails]
 
 
 def one(key: str, first_name: str = "Maria") -> Rendered:
-    skeleton = compile_step(sources(), site(), campaign(), key)
+    skeleton = compiled(sources(), site(), campaign(), key)
     assert skeleton is not None
     return fill(skeleton, person(first_name))
 
 
 def service(name: str, key: str) -> Rendered:
-    skeleton = compile_step(sources(), site(), service_campaign(sources(), name), key)
+    skeleton = compiled(sources(), site(), service_campaign(sources(), name), key)
     assert skeleton is not None
     return fill(skeleton, person())
 
@@ -44,7 +44,7 @@ def test_an_email_stays_well_under_what_gmail_cuts_off(key: str) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_both_parts_have_the_same_words_and_links(key: str) -> None:
-    skeleton = compile_step(sources(), site(), campaign(), key)
+    skeleton = compiled(sources(), site(), campaign(), key)
     assert skeleton is not None
     for sample in SAMPLES.values():
         rendered = fill(skeleton, sample)
@@ -102,7 +102,7 @@ def test_a_picture_stands_only_where_the_words_carry_it() -> None:
         assert page.images[0]["alt"] == ""
         assert len(page.words.encode()) >= 3200
     made, few = small("# Short\n\nA few words.\n")
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     assert not read_page(skeleton.html).images
 
@@ -187,7 +187,7 @@ def test_every_block_has_its_words_in_both_parts() -> None:
         "A [worded *link*](https://kcla.example/x) and a\\\nbreak.\n\n"
         "::: signature\nname: The team\nrole: The clinic\n:::\n\n::: next\n**Next:** more.\n:::\n"
     )
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     rendered = fill(skeleton, person())
     page = read_page(rendered.html)
@@ -252,6 +252,6 @@ def test_every_example_of_the_reference_page_can_be_mailed() -> None:
     assert len(examples) == 1 + len(BLOCKS)
     assert {name for example in examples for name in re.findall(r"^::: (\w+)", example, re.M)} == set(BLOCKS)
     made, few = small("\n".join(examples))
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     assert "Would it help to ask someone?" in fill(skeleton, person()).text

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dripwell.content.bounds import MAX_LIST
 from dripwell.content.email_source import problems_in, source_of
 from dripwell.content.problems import Problem, show
-from dripwell.content.render import compile_step, render_step, service_campaign
-from dripwell.content.slots import MAX_LIST
+from dripwell.content.render import render_step, service_campaign
 from dripwell.content.theme import BASE, BLOCKS, TOKENS
 from dripwell.core.errors import ContentError
-from tests.unit.email_sources import PATH, campaign, person, site, small, sources
+from tests.unit.email_sources import PATH, campaign, compiled, person, site, small, sources
 
 INJECTIONS = [
     line
@@ -32,14 +32,14 @@ def problems(markdown: str) -> tuple[Problem, ...]:
 def test_an_injection_is_refused_in_the_body(attack: str) -> None:
     made, few = small(f"# Title\n\nSome words {attack} and more.\n")
     with pytest.raises(ContentError):
-        compile_step(made, site(), few, "small") or render_step(made, site(), few, "small", person())
+        compiled(made, site(), few, "small") or render_step(made, site(), few, "small", person())
 
 
 @pytest.mark.parametrize("attack", [line for line in INJECTIONS if line.startswith("{")])
 def test_an_injection_is_refused_in_a_subject(attack: str) -> None:
     made, few = small("# Title\n\nWords.\n", subject=f"A {attack}")
     with pytest.raises(ContentError):
-        compile_step(made, site(), few, "small") or render_step(made, site(), few, "small", person())
+        compiled(made, site(), few, "small") or render_step(made, site(), few, "small", person())
 
 
 @settings(max_examples=200, deadline=None)
@@ -47,7 +47,7 @@ def test_an_injection_is_refused_in_a_subject(attack: str) -> None:
 def test_any_text_is_an_email_or_a_content_error(noise: str) -> None:
     made, few = small(f"# Title\n\n{noise}\n")
     try:
-        skeleton = compile_step(made, site(), few, "small")
+        skeleton = compiled(made, site(), few, "small")
     except ContentError:
         return
     if skeleton is not None:
@@ -144,7 +144,7 @@ def test_every_problem_is_reported_in_one_pass() -> None:
 
 def test_a_comment_is_never_mailed() -> None:
     made, few = small("# T\n\n<!-- The article says:\nsecret words -->\n\nWords.\n")
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     assert "secret" not in skeleton.html + skeleton.text
 
@@ -155,14 +155,14 @@ def test_loops_and_lists_are_bounded() -> None:
     inner = "{% for b in [" + ", ".join(["1"] * 100) + "] %}" + "x" * 500 + "{% endfor %}"
     made, few = small("# T\n\n{% for a in [" + ", ".join(["1"] * 100) + "] %}" + inner + "{% endfor %}\n")
     with pytest.raises(ContentError, match="longer than"):
-        compile_step(made, site(), few, "small")
+        compiled(made, site(), few, "small")
 
 
 def test_a_subject_with_a_line_break_is_refused() -> None:
     for broken in ("A\nBcc: x@example.com", "A\rB", "A\0B"):
         made, few = small("# T\n\nWords.\n", subject=broken)
         with pytest.raises(ContentError, match="D514"):
-            compile_step(made, site(), few, "small")
+            compiled(made, site(), few, "small")
 
 
 @pytest.mark.parametrize("path", [BASE, BLOCKS, TOKENS])
@@ -174,7 +174,7 @@ def test_a_broken_theme_names_its_file(path: str) -> None:
         else:
             made[path] = broken
         with pytest.raises(ContentError, match="templates/email"):
-            compile_step(made, site(), campaign(), "1-adaptability")
+            compiled(made, site(), campaign(), "1-adaptability")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from dripwell.content.render import (
     MAX_SLOTS,
     SERVICE_EXTRAS,
     Person,
-    compile_step,
     fill,
     render_step,
     service_campaign,
@@ -25,7 +24,7 @@ from dripwell.content.render import (
 )
 from dripwell.content.samples import EXTRA, SAMPLES, WORDS
 from dripwell.core.errors import ContentError, NotFoundError
-from tests.unit.email_sources import campaign, person, site, small, sources
+from tests.unit.email_sources import campaign, compiled, person, site, small, sources
 
 HOSTILE = [
     "*_<b>&\"'{{7*7}}",
@@ -69,7 +68,7 @@ def values() -> st.SearchStrategy[str]:
 
 @pytest.mark.parametrize("key", [email.key for email in campaign().emails])
 def test_each_of_the_seven_emails_is_the_same_staged_and_rendered_apart(key: str) -> None:
-    skeleton = compile_step(sources(), site(), campaign(), key)
+    skeleton = compiled(sources(), site(), campaign(), key)
     assert skeleton is not None
     for sample in SAMPLES.values():
         assert fill(skeleton, sample) == render_step(sources(), site(), campaign(), key, sample)
@@ -79,7 +78,7 @@ def test_each_of_the_seven_emails_is_the_same_staged_and_rendered_apart(key: str
 @given(values(), values())
 def test_staged_and_rendered_apart_are_equal_byte_for_byte(first_name: str, state: str) -> None:
     made, few = small(MERGE, 'A word for {{ first_name or "you" }}', 'Something quiet for {{ state or "somewhere" }}')
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     somebody = person(first_name, state=state)
     assert fill(skeleton, somebody) == render_step(made, site(), few, "small", somebody)
@@ -87,7 +86,7 @@ def test_staged_and_rendered_apart_are_equal_byte_for_byte(first_name: str, stat
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_stands_in_the_email_as_its_letters_and_nothing_else(name: str) -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     plain, hostile = fill(skeleton, person("Maria")), fill(skeleton, person(name))
     assert hostile.html == plain.html.replace("Maria", html.escape(name.strip()))
@@ -96,7 +95,7 @@ def test_a_name_stands_in_the_email_as_its_letters_and_nothing_else(name: str) -
 
 def test_nothing_of_the_machinery_is_left_in_a_filled_email() -> None:
     for key in (email.key for email in campaign().emails):
-        skeleton = compile_step(sources(), site(), campaign(), key)
+        skeleton = compiled(sources(), site(), campaign(), key)
         assert skeleton is not None
         filled = fill(skeleton, person())
         for part in (filled.subject, filled.html, filled.text):
@@ -109,7 +108,7 @@ def test_nothing_of_the_machinery_is_left_in_a_filled_email() -> None:
 
 
 def test_every_slot_is_in_the_skeleton_and_has_the_width_the_text_part_counts() -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     assert 0 < len(skeleton.slots) <= MAX_SLOTS
     for slot in skeleton.slots:
@@ -122,7 +121,7 @@ def test_every_slot_is_in_the_skeleton_and_has_the_width_the_text_part_counts() 
 def test_a_version_with_other_words_has_other_slot_words() -> None:
     one, few = small("# One\n\nHi {{ first_name or 'there' }}.\n")
     two, _ = small("# Two\n\nHi {{ first_name or 'there' }}.\n")
-    first, second = compile_step(one, site(), few, "small"), compile_step(two, site(), few, "small")
+    first, second = compiled(one, site(), few, "small"), compiled(two, site(), few, "small")
     assert first is not None
     assert second is not None
     assert not {slot.word for slot in first.slots} & {slot.word for slot in second.slots}
@@ -130,7 +129,7 @@ def test_a_version_with_other_words_has_other_slot_words() -> None:
 
 @pytest.mark.parametrize("broken", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\x85b", "a\u2028b", "a\ud800b"])
 def test_a_value_with_a_line_break_or_control_character_is_refused(broken: str) -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     with pytest.raises(ValueError, match="line break or a control character"):
         substitutions(skeleton, person(broken))
@@ -139,7 +138,7 @@ def test_a_value_with_a_line_break_or_control_character_is_refused(broken: str) 
 
 
 def test_a_value_that_contains_one_of_the_words_is_refused() -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     for slot in skeleton.slots:
         with pytest.raises(ValueError, match="one of our marks"):
@@ -147,7 +146,7 @@ def test_a_value_that_contains_one_of_the_words_is_refused() -> None:
 
 
 def test_a_person_without_a_signed_word_is_refused() -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     for purpose in ("click", "view", "unsubscribe", "preferences"):
         words = {name: word for name, word in WORDS.items() if name != purpose}
@@ -158,7 +157,7 @@ def test_a_person_without_a_signed_word_is_refused() -> None:
 
 
 def test_a_person_without_the_date_they_asked_on_is_refused() -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     with pytest.raises(ValueError, match="reason_date"):
         fill(skeleton, Person({"first_name": "Maria"}, WORDS))
@@ -167,7 +166,7 @@ def test_a_person_without_the_date_they_asked_on_is_refused() -> None:
 def test_values_beyond_eight_kilobytes_go_another_way() -> None:
     fields = "\n".join(f"{{{{ first_name ~ '{n}' or 'x' }}}}" for n in range(6))
     made, few = small(f"# Many\n\n{fields}\n")
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     with pytest.raises(ValueError, match="bytes"):
         substitutions(skeleton, person("&" * 500))
@@ -175,7 +174,7 @@ def test_values_beyond_eight_kilobytes_go_another_way() -> None:
 
 
 def test_a_name_of_spaces_counts_as_no_name() -> None:
-    skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+    skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     assert skeleton is not None
     assert "Hi there," in fill(skeleton, person("   ")).text
 
@@ -192,7 +191,7 @@ def test_a_name_of_spaces_counts_as_no_name() -> None:
 )
 def test_what_asks_about_the_person_is_rendered_for_each_apart(markdown: str) -> None:
     made, few = small(markdown)
-    assert compile_step(made, site(), few, "small") is None
+    assert compiled(made, site(), few, "small") is None
     for sample in SAMPLES.values():
         rendered = render_step(made, site(), few, "small", sample)
         assert "{" not in re.sub(r"\{\{7\*7\}\}|<style.*?</style>", "", rendered.html + rendered.text, flags=re.S)
@@ -215,7 +214,7 @@ def test_fixed_conditions_and_loops_are_staged() -> None:
         "# T\n\n{% if series.n == 1 %}First of {{ series.of }}.{% else %}Later.{% endif %}\n"
         "{% for one in ['a', 'b'] %}{{ loop.index }}{{ one }} {% endfor %}\n"
     )
-    skeleton = compile_step(made, site(), few, "small")
+    skeleton = compiled(made, site(), few, "small")
     assert skeleton is not None
     assert "First of 2. 1a 2b" in " ".join(fill(skeleton, person()).text.split())
 
@@ -225,7 +224,7 @@ def test_a_fixed_value_is_never_read_as_markdown_or_html() -> None:
     made, few = small(
         "# At {{ clinic.name }}\n\n**{{ clinic.name }}** {{ first_name or clinic.name }} {{ clinic_phone }}\n"
     )
-    skeleton = compile_step(made, replace(site(), clinic=clinic), few, "small")
+    skeleton = compiled(made, replace(site(), clinic=clinic), few, "small")
     assert skeleton is not None
     filled = fill(skeleton, person(""))
     assert filled.text.count("A*B*C <i> & [x](y) {{ z }}") == 3
@@ -249,7 +248,7 @@ def test_links_have_the_same_numbers_in_every_branch() -> None:
 def test_without_click_tracking_links_lead_straight_there() -> None:
     plain_site = replace(site(), track_clicks=False)
     made, few = small("# T\n\n[a](https://kcla.example/a?x=1&y=2) [b]({{ booking_url }})\n")
-    skeleton = compile_step(made, plain_site, few, "small")
+    skeleton = compiled(made, plain_site, few, "small")
     assert skeleton is not None
     assert skeleton.links == ()
     filled = fill(skeleton, person())
@@ -261,21 +260,21 @@ def test_without_click_tracking_links_lead_straight_there() -> None:
 
 def test_an_email_the_campaign_does_not_have_is_not_found() -> None:
     with pytest.raises(NotFoundError, match="it has 1-adaptability"):
-        compile_step(sources(), site(), campaign(), "8-more")
+        compiled(sources(), site(), campaign(), "8-more")
 
 
 def test_an_email_without_its_file_names_the_file() -> None:
     made = sources()
     del made["campaigns/seven-benefits/1-adaptability.md"]
     with pytest.raises(ContentError, match=r"1-adaptability\.md is missing"):
-        compile_step(made, site(), campaign(), "1-adaptability")
+        compiled(made, site(), campaign(), "1-adaptability")
 
 
 def test_compiling_and_filling_are_quick() -> None:
-    compile_step(sources(), site(), campaign(), "1-adaptability")
+    compiled(sources(), site(), campaign(), "1-adaptability")
     start = time.perf_counter()
     for _ in range(5):
-        skeleton = compile_step(sources(), site(), campaign(), "1-adaptability")
+        skeleton = compiled(sources(), site(), campaign(), "1-adaptability")
     compiling = (time.perf_counter() - start) / 5
     assert skeleton is not None
     start = time.perf_counter()
@@ -292,7 +291,7 @@ def test_service_emails_have_every_extra_they_need() -> None:
         assert built_in.kind == "service"
         assert tuple(email.key for email in built_in.emails) == keys
         for key in keys:
-            skeleton = compile_step(sources(), site(), built_in, key)
+            skeleton = compiled(sources(), site(), built_in, key)
             assert skeleton is not None
             extra = {wanted: EXTRA[wanted] for wanted in SERVICE_EXTRAS[key]}
             somebody = Person({"first_name": "<i>"}, WORDS, extra)

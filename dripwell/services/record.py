@@ -1,0 +1,86 @@
+"""Step 10 of sending (TX3): what became of a call is written down, and the lane learns from it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from dripwell.core.errors import UnavailableError
+from dripwell.delivery.provider import Accepted, Mailing, NotSent, Outcome, Refused, Unknown
+from dripwell.services import resolve
+from dripwell.services.sender import Batch, Sender
+from dripwell.storage import batches, campaigns
+from dripwell.storage.database import Connection
+
+log = logging.getLogger("dripwell.send")
+
+REFUSALS = 12
+"""A campaign pauses after so many refused calls in a row, or when two messages alone were refused in the same words."""
+RECORD_FOR = 60.0
+"""How long what only this process knows is offered to a database that is away; then evidence settles the batch."""
+
+
+def record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) -> None:
+    """Write down what became of the call; offered for a minute to a database that is away."""
+    keep_trying(batch, lambda: _record(sender, batch, mailing, outcome))
+
+
+def keep_trying(batch: Batch, write: Callable[[], None]) -> None:
+    """Offer what only this process knows, for a minute. Each `write` must be safe to run twice."""
+    until = time.monotonic() + RECORD_FOR
+    while True:
+        try:
+            return write()
+        except UnavailableError:
+            if time.monotonic() > until:
+                log.error("batch %d: what became of it could not be recorded; evidence will settle it", batch.id)
+                return None
+            time.sleep(0.5)
+
+
+def _record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) -> None:
+    database, size = sender.database, len(mailing.envelopes)
+    sender.failpoint("before_record_commit")
+    match outcome:
+        case Accepted(provider_id=provider_id, status=status):
+            resolve.accepted(database, batch.id, before=("CALLING", "UNKNOWN"), status=status, provider_id=provider_id)
+        case NotSent() as refusal:
+            seconds = refusal.retry_after.total_seconds() if refusal.retry_after else None
+            resolve.not_sent(database, batch.id, refusal.reason, seconds=seconds, status=refusal.status, attempted=True)
+        case Refused() as refusal:
+            resolve.refused(database, batch.id, refusal, size)
+        case Unknown(reason=reason, status=status):
+            resolve.unknown(database, batch.id, reason, status)
+    with database.transaction() as connection:
+        _learn(connection, batch, outcome, size)
+    if isinstance(outcome, NotSent) and outcome.rate_limited:
+        sender.throttled(outcome.retry_after.total_seconds() if outcome.retry_after else None)
+
+
+def _learn(connection: Connection, batch: Batch, outcome: Outcome, size: int) -> None:
+    match outcome:
+        case Accepted():
+            batches.went_well(connection, batch.lane)
+        case NotSent(rate_limited=False, reason=reason, account=account):
+            batches.went_badly(connection, batch.lane, reason, at_once=account)
+        case Refused() as refusal:
+            if refusal.too_large and size > 1:
+                batches.shrink(connection, batch.lane, size)
+            if batch.marketing:  # a service email of one person must not stop everybody's
+                _pause_if_refused(connection, batch, refusal, size)
+        case Unknown(reason=reason):
+            batches.shrink(connection, batch.lane, size)
+            batches.went_badly(connection, batch.lane, reason, at_once=False)
+
+
+def _pause_if_refused(connection: Connection, batch: Batch, refusal: Refused, size: int) -> None:
+    # When it is the words that are refused and not one row, going on would reject the whole campaign, person by person.
+    refusals = batches.refusals(connection, batch.campaign_id, batch.published.version_id, batch.step_key, REFUSALS)
+    alone = [words for people, words in refusals if people == 1]
+    hopeless = (refusal.too_large and size == 1) or len(refusals) >= REFUSALS or len(set(alone)) < len(alone)
+    if hopeless and campaigns.set_state(connection, batch.campaign_id, ("running",), "paused"):
+        log.critical("campaign %d is paused: its email %s is refused", batch.campaign_id, batch.step_key)
+        name = batch.published.campaign.name
+        detail = {"email": batch.step_key, "reason": refusal.reason}
+        campaigns.add_activity(connection, actor="sender", action="paused", about=name, detail=detail)

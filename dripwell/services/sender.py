@@ -1,0 +1,75 @@
+"""What every step of sending is given: the sender's parts, and the batch it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from dripwell.content.render import Skeleton
+from dripwell.core.campaign import MARKETING_LANES, Lane
+from dripwell.core.tokens import Keys
+from dripwell.delivery.provider import Provider
+from dripwell.services.versions import Published, Versions
+from dripwell.storage import suppressions
+from dripwell.storage.batches import Owner
+from dripwell.storage.database import Database
+from dripwell.storage.fast import Fast
+from dripwell.storage.messages import Addressee
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Everything a send pass needs. `failpoint(name)` is a no-op outside tests.
+
+    `take(lane, messages)` asks for room in the shared rate: 0 is go, else seconds to wait. `throttled(seconds)` tells
+    everybody of a 429, with the time the provider asked for. `replay` carries out the unsubscribes that were answered
+    while PostgreSQL was away.
+    """
+
+    database: Database
+    fast: Fast
+    provider: Provider
+    versions: Versions
+    keys: Keys
+    owner: Owner
+    new_id: Callable[[], UUID]
+    failpoint: Callable[[str], None]
+    replay: Callable[[], int]
+    take: Callable[[str, int], float]
+    throttled: Callable[[float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch under way: one campaign, step, content version, variant and lane.
+
+    `addressees` are in the order of the payload. `extras` is what service emails tell beyond the person, by message id.
+    `skeleton` is None when each person is rendered alone. `claimed_at` is wall time; `calling_since` is this process's
+    monotonic clock at the start of the mark.
+    """
+
+    id: int
+    lane: Lane
+    nonce: UUID
+    published: Published
+    campaign_id: int
+    step_key: str
+    skeleton: Skeleton | None
+    variant: int
+    addressees: tuple[Addressee, ...]
+    extras: Mapping[int, Mapping[str, str]]
+    claimed_at: datetime
+    calling_since: float = 0.0
+
+    @property
+    def marketing(self) -> bool:
+        """Whether limits, windows and every suppression bind."""
+        return self.lane in MARKETING_LANES
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The suppressions that bind here."""
+        campaign = self.published.campaign
+        return suppressions.binding_scopes(marketing=self.marketing, topic=campaign.topic, campaign=campaign.name)
