@@ -19,6 +19,7 @@ from uuid import UUID
 
 from dripwell.content.files import campaign_names, read_sources
 from dripwell.content.load import load_site
+from dripwell.core.address import address_hash
 from dripwell.core.campaign import Lane, Site
 from dripwell.core.errors import ConfigurationError, ContentError
 from dripwell.core.tokens import Keys
@@ -27,14 +28,18 @@ from dripwell.delivery.smtp import Smtp, parse_url
 from dripwell.embedded.lock import running
 from dripwell.embedded.servers import Servers, running_or_started
 from dripwell.embedded.state import remembered
-from dripwell.services import ingest, leave, plan, publish, send, settle
+from dripwell.services import audit, ingest, leave, pace, plan, publish, quarantine, reputation, send, settle
+from dripwell.services.clockwatch import ClockWatch
 from dripwell.services.settle import SANDBOX, Patience
 from dripwell.services.versions import Versions, with_base_url
 from dripwell.settings import Settings
-from dripwell.storage import campaigns, invariants, schema, spool, workers
+from dripwell.storage import campaigns, clock, invariants, journal, schema, spool, workers
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
+from dripwell.storage.journal import Journal
+from dripwell.storage.limiter import Limiter
+from dripwell.storage.witness import Witnesses
 
 __all__ = ["QUEUES", "Connection", "Installation", "connect", "opened", "run_pass"]
 
@@ -45,8 +50,8 @@ SANDBOX_KEY = "SG.sandbox"
 REAL_PROVIDER = "https://api.sendgrid.com"
 WEB_PORT = 8000
 """Where the pages are served when nothing else is said."""
-RATE = 2000.0
-"""Messages a second over all workers, before the provider's 429 says less."""
+LOOK_AGAIN = 10.0
+"""Seconds between two looks of one process at the witnesses of the record."""
 PASS_SECONDS = 20.0
 
 QUEUES: Mapping[str, tuple[str, ...]] = {
@@ -64,6 +69,12 @@ class Installation:
     root: Path
     database: Database
     fast: Fast
+    limiter: Limiter
+    journal: Journal
+    witnesses: Witnesses
+    redis_url: str
+    clock: ClockWatch
+    looked: dict[str, float]  # when this process last looked at something, by its monotonic clock
     site: Site
     keys: Keys
     pepper: bytes
@@ -87,6 +98,11 @@ class Installation:
         """128 random bits, URL-safe."""
         return secrets.token_urlsafe(16)
 
+    @property
+    def journal_folder(self) -> Path:
+        """Where this host's call journal is."""
+        return journal.folder_in(self.settings.state_dir)
+
     def sources(self, campaign: str) -> dict[str, str]:
         """The files of one campaign with the site, the segments and the theme."""
         return read_sources(self.root, campaign)
@@ -103,6 +119,9 @@ class Installation:
         """Give everything back."""
         self.provider.close()
         self.fast.close()
+        self.limiter.close()
+        self.journal.close()
+        self.witnesses.close()
         self.database.close()
 
 
@@ -125,6 +144,12 @@ def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -
         root=root,
         database=Database(database_url, pool=4),
         fast=Fast(redis_url),
+        limiter=Limiter(redis_url, ceiling=site.delivery.rate, pace=site.delivery.pace),
+        journal=Journal(journal.folder_in(settings.state_dir), host=socket.gethostname()),
+        witnesses=Witnesses(settings.state_dir, redis_url),
+        redis_url=redis_url,
+        clock=ClockWatch(),
+        looked={},
         site=with_base_url(site, base_url),
         keys=keys,
         pepper=pepper,
@@ -160,6 +185,7 @@ def opened(settings: Settings, root: Path) -> Iterator[Installation]:
 def prepare(installation: Installation) -> None:
     """Bring the record up to date and store the service emails. Safe to run from several processes at once."""
     schema.upgrade(installation.database)
+    in_quarantine(installation)
     sources = _site_sources(installation.root) | _theme_sources(installation)
     installation.database.retrying(
         lambda connection: publish.apply_service(connection, sources, new_id=installation.new_id)
@@ -236,12 +262,29 @@ def run_pass(installation: Installation, queue: str) -> int:
 
     # Unsubscribes that were answered while PostgreSQL was away come before anything else.
     _replay(installation)
-    moved = _passes(installation, out_of_time)[queue]()
+    moved = 0 if _must_wait(installation, queue) else _passes(installation, out_of_time)[queue]()
     with installation.database.transaction() as connection:
         workers.passed(connection, _queue_of(queue), installation.owner, progress=moved > 0)
         if out_of_time():
             campaigns.ring(connection, queue)
     return moved
+
+
+def _must_wait(installation: Installation, queue: str) -> bool:
+    """Whether this queue may do nothing now: the record went back in time, or its clock is in doubt."""
+    right = installation.clock.look(installation.database, installation.fast.time())
+    now = time.monotonic()
+    if now - installation.looked.get("witnesses", -LOOK_AGAIN) >= LOOK_AGAIN:
+        installation.looked["witnesses"] = now
+        in_quarantine(installation)
+    if queue in ("ingest", "settle", "audit"):
+        return False
+    return quarantine.is_on(installation.database) or (queue == "plan" and not right)
+
+
+def in_quarantine(installation: Installation) -> bool:
+    """Compare the record with its witnesses; True: nobody is called until a person has looked at it."""
+    return quarantine.watch(installation.database, installation.witnesses, installation.journal_folder)
 
 
 def _replay(installation: Installation) -> int:
@@ -255,7 +298,10 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
         return lambda: send.send(sender(installation), lane, out_of_time=out_of_time)
 
     def settling() -> int:
-        return settle.settle(
+        with database.transaction() as connection:
+            pace.look(connection)
+        leave.keep(database, installation.journal, installation.settings.state_dir)
+        return reputation.watch(database, installation.site) + settle.settle(
             database,
             installation.provider,
             installation.fast,
@@ -266,7 +312,14 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
         )
 
     def ingesting() -> int:
-        return ingest.ingest(database, installation.door, out_of_time=out_of_time) if installation.door else 0
+        if installation.door is None:
+            return 0
+        return ingest.ingest(
+            database,
+            installation.door,
+            hash_of=lambda address: address_hash(installation.pepper, address),
+            out_of_time=out_of_time,
+        )
 
     return {
         "plan": lambda: plan.plan(database, installation.versions, out_of_time=out_of_time),
@@ -282,13 +335,26 @@ def _queue_of(name: str) -> str:
 
 
 def _audit(installation: Installation) -> int:
-    with installation.database.snapshot() as connection:
+    database = installation.database
+    with database.snapshot() as connection:
         broken = invariants.broken(connection, _pace(installation.site))
+        said = audit.recounted(connection, installation.versions)
     for name, rows in broken.items():
         log.critical("an invariant does not hold: %s, rows %s", name, rows)
-    with installation.database.transaction() as connection:
+    with database.transaction() as connection:
+        said += audit.fast_set(connection, installation.redis_url) + _silent(installation, connection)
         workers.forget_old(connection)
-    return len(broken)
+        today = clock.read(connection).wall_now.date()
+    said += quarantine.journal_behind(database, installation.journal_folder, installation.owner.host)
+    for sentence in said:
+        log.critical("%s", sentence)
+    journal.prune(installation.journal_folder, today, journal.KEEP_DAYS)
+    return len(broken) + len(said)
+
+
+def _silent(installation: Installation, connection: Connection) -> list[str]:
+    provider = installation.provider
+    return ingest.silent(connection, provider=provider.name) if provider.capabilities.events else []
 
 
 def _pace(site: Site) -> invariants.Pace:
@@ -311,8 +377,10 @@ def sender(installation: Installation) -> send.Sender:
         new_id=installation.new_id,
         failpoint=installation.failpoint,
         replay=lambda: _replay(installation),
-        take=lambda lane, weight: installation.fast.take(weight, RATE),
-        throttled=lambda seconds: None,
+        journal=installation.journal,
+        doubt=lambda: in_quarantine(installation),
+        site=installation.site,
+        limiter=installation.limiter,
     )
 
 

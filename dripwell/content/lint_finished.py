@@ -22,7 +22,7 @@ MIN_BUTTON = 44
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One email as the five sample people get it."""
+    """One email as the sample people get it, and somebody for each variant that none of them gets."""
 
     source: Source
     links: tuple[str, ...]
@@ -100,7 +100,8 @@ def _markup(source: Source, page: Page) -> Iterator[Problem]:
         if height is not None and height < MIN_BUTTON:
             yield at_top(source, "D406", "warning", f"the button is {height:.0f} px tall; fingers need {MIN_BUTTON}")
     preheader = _plain(source.preheader)
-    allowed = page.hidden[:1] if "{{" in preheader or page.hidden[:1] == [preheader] else []
+    filled = "{{" in preheader or "{%" in preheader
+    allowed = page.hidden[:1] if filled or page.hidden[:1] == [preheader] else []
     for words in page.hidden[len(allowed) :]:
         yield at_top(source, "D408", "error", f"“{words[:40]}” is hidden", "show it or leave it out")
     for what in dict.fromkeys(page.forbidden):

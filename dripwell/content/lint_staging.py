@@ -129,7 +129,7 @@ def costs(sources: Sources, campaign: Campaign, source: Source, email: Email, st
         return
     said = f"this is rendered for each person apart: {why.text}"
     help = "use {{ … or … }}, {{ … if … else … }} or {% if %} if the words allow it"
-    note = f"One call then carries one message instead of up to {A_CALL:,}, about 5 ms each."
+    note = f"One call then carries one message instead of up to {A_CALL:,}, about 10 ms each."
     if why.part != "body":
         content = email.subject if why.part == "subject" else email.preheader
         place = Place.of(sources, campaign, email, why.part, content)

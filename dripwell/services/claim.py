@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from dripwell.content.render import Skeleton
-from dripwell.core.campaign import Lane
+from dripwell.content.staging import Staged
+from dripwell.core.campaign import MARKETING_LANES, Lane
 from dripwell.core.errors import ContentError, NotFoundError
-from dripwell.services import facts, resolve
+from dripwell.core.pace import group_of
+from dripwell.services import facts, pace, resolve
 from dripwell.services.sender import Batch, Sender
 from dripwell.services.versions import Published
-from dripwell.storage import batches, clock, messages
+from dripwell.storage import batches, brakes, clock, messages
 from dripwell.storage.batches import LaneRow
+from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 from dripwell.storage.messages import Addressee
 
@@ -21,6 +24,8 @@ log = logging.getLogger("dripwell.send")
 
 LEASE = 60.0
 """Wall seconds an OPEN batch belongs to its sender."""
+PAUSED_FOR = 900.0
+"""Wall seconds until somebody at a mailbox provider that is left alone is looked at again."""
 LAPSED = 2
 """A message that was in so many batches whose owners died goes alone: it may be what kills them."""
 
@@ -28,103 +33,194 @@ LAPSED = 2
 def claim(sender: Sender, lane: Lane) -> Batch | None:
     """Claim a batch of this lane. None: nothing is due, the lane is shut, or others hold all of it."""
     sender.failpoint("before_claim")
-    return sender.database.retrying(lambda connection: _claim(sender, connection, lane))
+    journaled = sender.journal.highest
+    batch = sender.database.retrying(lambda connection: _claim(sender, connection, lane))
+    if batch is not None and batch.id <= journaled:
+        # Numbers only grow: this record is older than a call this process has made.
+        resolve.release(sender.database, batch.id, "older than the journal", seconds=60.0)
+        sender.doubt()
+        return None
+    return batch
 
 
 def _claim(sender: Sender, connection: Connection, lane: Lane) -> Batch | None:
     state = batches.lane(connection, lane)
-    if state.shut or (state.breaker != "closed" and not batches.try_once(connection, lane)):
+    if state.shut or brakes.closed(connection, lane) is not None:
         return None
-    now = clock.read(connection).now
-    resolve.expire(connection, lane, now)
+    times = clock.read(connection)
     limit = 1 if state.breaker != "closed" else min(state.batch_limit, sender.provider.capabilities.max_batch)
-    for campaign_id, step_key, size, suspect_of in _turns(connection, state, lane, now, limit):
+    # Before any row is locked: when places are few, claims take turns.
+    allowed = pace.allowance(connection, sender.site, lane, times.now)
+    limit = limit if allowed is None else min(limit, allowed)
+    if limit == 0 or (state.breaker != "closed" and not batches.try_once(connection, lane)):
+        return None
+    resolve.expire(connection, lane, times.now)
+    for group in _turns(connection, state, lane, times.now, limit):
         try:
-            published = sender.versions.wording(connection, campaign_id, step_key)
-            skeleton = sender.versions.skeleton(published, step_key)
+            published = sender.versions.wording(connection, group.campaign_id, group.step_key)
+            staged = sender.versions.staged(published, group.step_key)
         except (ContentError, NotFoundError) as error:
             # A stored version that this Dripwell cannot read (it is older, or newer) waits; those behind it do not.
-            log.critical("email %s of campaign %d cannot be mailed: %s", step_key, campaign_id, error)
+            log.critical("email %s of campaign %d cannot be mailed: %s", group.step_key, group.campaign_id, error)
             continue
-        rows = messages.claim(
-            connection,
-            lane=lane,
-            campaign_id=campaign_id,
-            step_key=step_key,
-            now=now,
-            limit=size if skeleton is not None else 1,  # what cannot be staged goes out one message a call
-            suspect_of=suspect_of,
-        )
-        rows = _together(rows)
-        if rows:
-            return _open(sender, connection, lane, published, step_key, skeleton, rows, suspect_of)
+        taken = _take(sender, connection, lane, group, published, staged, times)
+        if taken is not None:
+            return _open(sender, connection, lane, state.epoch, group, published, staged, taken, times)
     return None
 
 
-def _turns(
-    connection: Connection, state: LaneRow, lane: Lane, now: datetime, limit: int
-) -> Iterator[tuple[int, str, int, int | None]]:
-    """(campaign, step, how many, suspects of): suspects first, half of them; then groups after the last one served."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What a claim may be made of: `size` messages of one email at most, or suspects of a refused batch."""
+
+    campaign_id: int
+    step_key: str
+    size: int
+    suspect_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    rows: list[Addressee]
+    variant: int | None
+    extras: Mapping[int, Mapping[str, str]]
+
+
+def _turns(connection: Connection, state: LaneRow, lane: Lane, now: datetime, limit: int) -> Iterator[_Group]:
+    """Suspects first, half of them; then the groups after the one that was served last, each in its turn."""
     suspects = messages.suspects(connection, lane, now)
     if suspects is not None:
-        half = max(1, suspects.people // 2)
-        yield suspects.campaign_id, suspects.step_key, min(limit, half), suspects.suspect_of
+        half = min(limit, max(1, suspects.people // 2))
+        yield _Group(suspects.campaign_id, suspects.step_key, half, suspects.suspect_of)
     groups = [(row.campaign_id, row.step_key) for row in messages.groups_due(connection, lane, now)]
     last = (state.last_campaign_id, state.last_step_key)
     for campaign_id, step_key in sorted(groups, key=lambda group: (group <= last, group)):
-        yield campaign_id, step_key, limit, None
+        yield _Group(campaign_id, step_key, limit)
 
 
-def _together(rows: list[Addressee]) -> list[Addressee]:
-    """Of these, who may be in one call."""
+def _take(
+    sender: Sender,
+    connection: Connection,
+    lane: Lane,
+    group: _Group,
+    published: Published,
+    staged: Staged,
+    times: Times,
+) -> _Taken | None:
+    """Lock those who may be in one call. None: others hold all of them, or all must wait."""
+
+    def claimed(limit: int, among: Sequence[int] | None = None, *, hold: bool = True) -> list[Addressee]:
+        return messages.claim(
+            connection,
+            lane=lane,
+            campaign_id=group.campaign_id,
+            step_key=group.step_key,
+            now=times.now,
+            limit=limit,
+            suspect_of=group.suspect_of,
+            among=among,
+            hold=hold,
+        )
+
+    if staged.why_not is not None:
+        rows = claimed(1)  # what cannot be staged goes out one message a call
+        return _Taken(rows, None, facts.extras(connection, published, group.step_key, rows)) if rows else None
+    if not staged.tests:
+        rows = _together(_without_paused(connection, lane, claimed(group.size)))
+        return _Taken(rows, 0, facts.extras(connection, published, group.step_key, rows)) if rows else None
+    # Of several variants a call carries one. So many are looked at that one of them can fill it.
+    seen = claimed(group.size * len(staged.variants), hold=False)
+    extras = facts.extras(connection, published, group.step_key, seen)
+    chosen: list[int] = []
+    variant: int | None = None
+    for row in _together(_without_paused(connection, lane, seen), in_order=False):
+        found = _variant_of(sender, published, staged, row, extras, times)
+        if not chosen:
+            variant = found
+        if found == variant and len(chosen) < group.size and (variant is not None or not chosen):
+            chosen.append(row.id)
+    rows = claimed(group.size, chosen) if chosen else []
+    return _Taken(_together(rows), variant, extras) if rows else None
+
+
+def _variant_of(
+    sender: Sender,
+    published: Published,
+    staged: Staged,
+    row: Addressee,
+    extras: Mapping[int, Mapping[str, str]],
+    times: Times,
+) -> int | None:
+    """This person's variant. None: a condition has no answer, so the message goes alone and rendering says why."""
+    person = facts.person(published, sender.keys, row, extras.get(row.id, {}), times.wall_now, frozenset())
+    try:
+        return staged.variant(person)
+    except ValueError:
+        return None
+
+
+def _without_paused(connection: Connection, lane: Lane, rows: list[Addressee]) -> list[Addressee]:
+    """Those whose mailbox provider we may mail now; the others are looked at again later."""
+    paused = brakes.paused_groups(connection) if rows and lane in MARKETING_LANES else set()
+    if not paused:
+        return rows
+    waiting = [row.id for row in rows if group_of(row.address) in paused]
+    messages.postpone(connection, waiting, PAUSED_FOR)
+    return [row for row in rows if row.id not in set(waiting)]
+
+
+def _together(rows: list[Addressee], *, in_order: bool = True) -> list[Addressee]:
+    """Of these, who may be in one call, in the order of the payload (by id)."""
     lapsed = next((row for row in rows if row.lapses >= LAPSED), None)
     if lapsed is not None:
         return [lapsed]
     # The provider refuses a call that names an address twice. One email of a series cannot be for one person twice;
     # two notices to the front desk can, and the second waits for the next batch.
     first_of = {row.subscriber_id: row for row in reversed(rows)}
-    return sorted(first_of.values(), key=lambda row: row.id)
+    found = list(first_of.values())[::-1]
+    return sorted(found, key=lambda row: row.id) if in_order else found
 
 
 def _open(
     sender: Sender,
     connection: Connection,
     lane: Lane,
+    epoch: int,
+    group: _Group,
     published: Published,
-    step_key: str,
-    skeleton: Skeleton | None,
-    rows: list[Addressee],
-    suspect_of: int | None,
+    staged: Staged,
+    taken: _Taken,
+    times: Times,
 ) -> Batch:
     nonce = sender.new_id()
-    ids = [row.id for row in rows]
+    ids = [row.id for row in taken.rows]
     batch_id = batches.open_batch(
         connection,
         provider=sender.provider.name,
         lane=lane,
         campaign_id=published.campaign_id,
-        step_key=step_key,
+        step_key=group.step_key,
         version_id=published.version_id,
-        variant=0,
-        suspects_of=suspect_of,
+        variant=taken.variant or 0,
+        suspects_of=group.suspect_of,
         owner=sender.owner,
         nonce=nonce,
         lease_seconds=LEASE,
         message_ids=ids,
     )
     messages.to_batch(connection, ids, batch_id)
-    batches.served(connection, lane, published.campaign_id, step_key)
-    extras = facts.extras(connection, published, step_key, rows)
+    batches.served(connection, lane, published.campaign_id, group.step_key)
     return Batch(
         id=batch_id,
+        epoch=epoch,
         lane=lane,
         nonce=nonce,
         published=published,
         campaign_id=published.campaign_id,
-        step_key=step_key,
-        skeleton=skeleton,
-        variant=0,
-        addressees=tuple(rows),
-        extras=extras,
-        claimed_at=clock.read(connection).wall_now,
+        step_key=group.step_key,
+        staged=staged,
+        variant=taken.variant,
+        addressees=tuple(taken.rows),
+        extras=taken.extras,
+        claimed_at=times.wall_now,
     )

@@ -43,8 +43,8 @@ def plan(database: Database, versions: Versions, *, out_of_time: Callable[[], bo
 def plan_slice(connection: Connection, versions: Versions, limit: int, reached: Reached | None = None) -> int:
     """Decide once for at most `limit` due enrollments and as many stale messages, in the caller's transaction.
 
-    `reached` is where the slices of one pass go on from; it is moved forward here. While nobody trusts the clock, nobody
-    is due.
+    `reached` is where the slices of one pass go on from; it is moved forward here. While nobody trusts the clock
+    (`services.clockwatch`), nobody is due.
     """
     times = clock.read(connection)
     if times.alarm is not None:

@@ -17,12 +17,16 @@ log = logging.getLogger("dripwell.send")
 
 REFUSALS = 12
 """A campaign pauses after so many refused calls in a row, or when two messages alone were refused in the same words."""
+_WORDS = {Accepted: "accepted", NotSent: "not_sent", Refused: "refused", Unknown: "unknown"}
 RECORD_FOR = 60.0
 """How long what only this process knows is offered to a database that is away; then evidence settles the batch."""
 
 
 def record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) -> None:
     """Write down what became of the call; offered for a minute to a database that is away."""
+    sender.journal.after(
+        epoch=batch.epoch, batch=batch.id, nonce=batch.nonce, outcome=_WORDS[type(outcome)], at=batch.claimed_at
+    )
     keep_trying(batch, lambda: _record(sender, batch, mailing, outcome))
 
 
@@ -55,7 +59,7 @@ def _record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) ->
     with database.transaction() as connection:
         _learn(connection, batch, outcome, size)
     if isinstance(outcome, NotSent) and outcome.rate_limited:
-        sender.throttled(outcome.retry_after.total_seconds() if outcome.retry_after else None)
+        sender.limiter.throttled(outcome.retry_after.total_seconds() if outcome.retry_after else None)
 
 
 def _learn(connection: Connection, batch: Batch, outcome: Outcome, size: int) -> None:
@@ -78,9 +82,14 @@ def _pause_if_refused(connection: Connection, batch: Batch, refusal: Refused, si
     # When it is the words that are refused and not one row, going on would reject the whole campaign, person by person.
     refusals = batches.refusals(connection, batch.campaign_id, batch.published.version_id, batch.step_key, REFUSALS)
     alone = [words for people, words in refusals if people == 1]
-    hopeless = (refusal.too_large and size == 1) or len(refusals) >= REFUSALS or len(set(alone)) < len(alone)
-    if hopeless and campaigns.set_state(connection, batch.campaign_id, ("running",), "paused"):
-        log.critical("campaign %d is paused: its email %s is refused", batch.campaign_id, batch.step_key)
+    if (refusal.too_large and size == 1) or len(refusals) >= REFUSALS or len(set(alone)) < len(alone):
+        pause(connection, batch, refusal.reason)
+
+
+def pause(connection: Connection, batch: Batch, reason: str) -> None:
+    """Pause the campaign of this batch, on the sender's word: nobody loses their place."""
+    if campaigns.set_state(connection, batch.campaign_id, ("running",), "paused"):
+        log.critical("campaign %d is paused because of its email %s: %s", batch.campaign_id, batch.step_key, reason)
         name = batch.published.campaign.name
-        detail = {"email": batch.step_key, "reason": refusal.reason}
+        detail = {"email": batch.step_key, "reason": reason}
         campaigns.add_activity(connection, actor="sender", action="paused", about=name, detail=detail)

@@ -253,6 +253,14 @@ def put_back(connection: Connection, batch_id: int, message_ids: Sequence[int], 
         outcomes.log(connection, [(identity, "doubtful hit") for identity in once], "T5", batch_id, "sender")
 
 
+def leave_for_later(connection: Connection, batch_id: int, message_ids: Sequence[int], *, seconds: float) -> None:
+    """T4 by the owner for a part of an OPEN batch: these are PLANNED again and wait."""
+    if batches.lock(connection, batch_id, ("OPEN",)):
+        outcomes.back_to_planned(
+            connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False, only=message_ids
+        )
+
+
 def leave_out(connection: Connection, batch_id: int, message_ids: Collection[int]) -> None:
     """T7 for a part of a CALLING batch, inside its final check: these are not in the payload, so they are PLANNED."""
     if message_ids:

@@ -1,8 +1,8 @@
 """The sender: one batch, step by step, in SENDING's order of writes. Nothing here retries a call.
 
-claim (TX1: OPEN) → pre-filter → render → tokens → mark (TX2: CALLING, committed) → final check (fresh snapshot; the
-payload is exactly what it returns) → start budget → one POST → record (TX3). Each step is a function of the batch, so
-a test can stop between any two.
+claim (TX1: OPEN) → pre-filter → render → tokens → journal (fsynced) → mark (TX2: CALLING, committed) → final check
+(fresh snapshot; the payload is exactly what it returns) → start budget → one POST → record (TX3). Each step is a
+function of the batch, so a test can stop between any two.
 """
 
 from __future__ import annotations
@@ -10,23 +10,46 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dripwell.content.headers import common_headers, person_headers
-from dripwell.content.render import render_step, substitutions
+from dripwell.content.render import Person, render_step, substitutions
+from dripwell.content.staging import first_last_and_one_more, same_as_reference
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import ContentError, UnavailableError
+from dripwell.core.pace import group_of
+from dripwell.core.tokens import Purpose
 from dripwell.delivery.provider import Envelope, Mailing, Outcome
 from dripwell.services import facts, resolve
 from dripwell.services.claim import claim
-from dripwell.services.record import keep_trying, record
+from dripwell.services.record import keep_trying, pause, record
 from dripwell.services.sender import Batch, Sender
 from dripwell.storage import batches, messages
 from dripwell.storage.database import Connection, lost_race
+from dripwell.storage.journal import Person as Called
+from dripwell.storage.messages import Addressee
 
-__all__ = ["Batch", "Letters", "Sender", "call", "carry_out", "claim", "final_check", "mark", "pre_filter", "record",
-           "render", "send", "take_tokens"]  # fmt: skip
+__all__ = [
+    "Batch",
+    "Letters",
+    "Sender",
+    "agrees",
+    "call",
+    "carry_out",
+    "claim",
+    "digest",
+    "final_check",
+    "journal",
+    "mark",
+    "pace_groups",
+    "pre_filter",
+    "record",
+    "render",
+    "send",
+    "take_tokens",
+]
 
 log = logging.getLogger("dripwell.send")
 
@@ -77,23 +100,31 @@ def carry_out(sender: Sender, batch: Batch) -> None:
 
 
 def _up_to_the_call(sender: Sender, batch: Batch) -> tuple[Mailing, Outcome] | None:
-    batch = pre_filter(sender, batch)
+    batch = pace_groups(sender, pre_filter(sender, batch))
     letters = render(sender, batch)
     if letters is None:
         resolve.close(sender.database, batch.id, "empty", before=("OPEN",))
         return None
-    if not take_tokens(sender, batch, len(letters.envelopes)):
+    if not agrees(sender, batch, letters) or not take_tokens(sender, batch, len(letters.envelopes)):
         return None
+    journal(sender, batch)
+    sender.failpoint("after_journal")
     marked = mark(sender, batch)
     if marked is None:
-        return None
+        return _void(sender, batch)
     sender.failpoint("after_mark")
     mailing = final_check(sender, marked, letters)
     if mailing is None:
-        return None
+        return _void(sender, batch)
     sender.failpoint("after_final_check")
     outcome = call(sender, marked, mailing)
-    return None if outcome is None else (mailing, outcome)
+    return _void(sender, batch) if outcome is None else (mailing, outcome)
+
+
+def _void(sender: Sender, batch: Batch) -> tuple[Mailing, Outcome] | None:
+    # The journal's line speaks of a call that was not made.
+    sender.journal.after(epoch=batch.epoch, batch=batch.id, nonce=batch.nonce, outcome="void", at=batch.claimed_at)
+    return None
 
 
 def _give_back(sender: Sender, batch: Batch) -> None:
@@ -127,12 +158,29 @@ def pre_filter(sender: Sender, batch: Batch) -> Batch:
     return replace(batch, addressees=tuple(a for a in batch.addressees if a.id in left))
 
 
+def pace_groups(sender: Sender, batch: Batch) -> Batch:
+    """Part of step 4: who is at a mailbox provider that gets no more just now goes back, and the others go on."""
+    if not batch.marketing or not sender.site.delivery.pace:
+        return batch
+    group_by_id = {a.id: group_of(a.address) for a in batch.addressees}
+    waits = sender.limiter.take_groups(Counter(group_by_id.values()))
+    waiting = {group: seconds for group, seconds in waits.items() if seconds > 0}
+    if not waiting:
+        return batch
+    with sender.database.transaction() as connection:
+        for group, seconds in sorted(waiting.items()):
+            ids = [identity for identity, of in group_by_id.items() if of == group]
+            resolve.leave_for_later(connection, batch.id, ids, seconds=seconds)
+    return replace(batch, addressees=tuple(a for a in batch.addressees if group_by_id[a.id] not in waiting))
+
+
 def render(sender: Sender, batch: Batch) -> Letters | None:
     """Step 3: the skeleton from the cache, each person's values. A row that does not render is REJECTED (T8).
 
     None: nobody is left.
     """
-    published, skeleton = batch.published, batch.skeleton
+    published = batch.published
+    skeleton = None if batch.variant is None else batch.staged.skeleton(batch.variant)
     headers = common_headers(published.site, published.campaign, published.site.topic(published.campaign.topic))
     common: Mailing | None = None
     envelopes: dict[int, Envelope] = {}
@@ -141,8 +189,7 @@ def render(sender: Sender, batch: Batch) -> Letters | None:
     for addressee in batch.addressees:
         if not addressee.address:
             continue  # erased since it was planned; the final check says so in the record
-        extra = batch.extras.get(addressee.id, {})
-        person = facts.person(published, sender.keys, addressee, extra, batch.claimed_at, purposes)
+        person = _person(sender, batch, addressee, purposes)
         try:
             if skeleton is not None:
                 subject, text, html = skeleton.subject, skeleton.text, skeleton.html
@@ -168,16 +215,62 @@ def render(sender: Sender, batch: Batch) -> Letters | None:
     return None if common is None else Letters(common, envelopes)
 
 
+def agrees(sender: Sender, batch: Batch, letters: Letters) -> bool:
+    """Whether what is about to be mailed is what rendering for each of some people alone gives, byte for byte.
+
+    The first, the middle and the last person of the first batch of each variant that this process sends, then of every
+    sixteenth: what can differ hangs on the variant. A difference gives the batch back and pauses the campaign.
+    """
+    if batch.variant is None or not batch.staged.is_time_to_compare(batch.variant):
+        return True
+    for addressee in first_last_and_one_more([a for a in batch.addressees if a.id in letters.envelopes]):
+        values = letters.envelopes[addressee.id].substitutions
+        person = _person(sender, batch, addressee, facts.ALL_PURPOSES)
+        if not same_as_reference(batch.staged, batch.variant, values, person):
+            log.critical("email %s is staged wrongly for message %d: nobody was mailed", batch.step_key, addressee.id)
+            resolve.release(sender.database, batch.id, "staged wrongly", seconds=60.0)
+            with sender.database.transaction() as connection:
+                pause(connection, batch, "staged wrongly")
+            return False
+    return True
+
+
+def _person(sender: Sender, batch: Batch, addressee: Addressee, purposes: frozenset[Purpose]) -> Person:
+    extra = batch.extras.get(addressee.id, {})
+    return facts.person(batch.published, sender.keys, addressee, extra, batch.claimed_at, purposes)
+
+
 def take_tokens(sender: Sender, batch: Batch, weight: int) -> bool:
     """Step 4: wait for the shared rate, 20 seconds at most; a longer wait gives the batch back (T4)."""
     waited = 0.0
-    while (wait := sender.take(batch.lane, weight)) > 0:
+    while (wait := sender.limiter.take(batch.lane, weight)) > 0:
         if waited + wait > LIMITER_WAIT:
             resolve.release(sender.database, batch.id, "limiter", seconds=wait)
             return False
         time.sleep(wait)
         waited += wait
     return True
+
+
+def journal(sender: Sender, batch: Batch) -> None:
+    """Step 5: the call is on this host's disk before anybody can have made it, so a restored record can be told.
+
+    Raises UnavailableError when it is not: no line, no call.
+    """
+    published = batch.published
+    sender.journal.before(
+        epoch=batch.epoch,
+        batch=batch.id,
+        nonce=batch.nonce,
+        provider=sender.provider.name,
+        lane=batch.lane,
+        campaign=published.public_id,
+        campaign_name=published.campaign.name,
+        step_key=batch.step_key,
+        version_id=published.version_id,
+        people=[Called(a.id, a.public_id, a.subscriber_id, a.round) for a in batch.addressees],
+        at=batch.claimed_at,
+    )
 
 
 def mark(sender: Sender, batch: Batch) -> Batch | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from dripwell.content.render import Skeleton
-from dripwell.core.campaign import MARKETING_LANES, Lane
+from dripwell.content.staging import Staged
+from dripwell.core.campaign import MARKETING_LANES, Lane, Site
 from dripwell.core.tokens import Keys
 from dripwell.delivery.provider import Provider
 from dripwell.services.versions import Published, Versions
@@ -16,16 +16,17 @@ from dripwell.storage import suppressions
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Database
 from dripwell.storage.fast import Fast
+from dripwell.storage.journal import Journal
+from dripwell.storage.limiter import Limiter
 from dripwell.storage.messages import Addressee
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Everything a send pass needs. `failpoint(name)` is a no-op outside tests.
+    """Everything a send pass needs. `failpoint(name)` is a no-op outside tests; `site` is the installation's.
 
-    `take(lane, messages)` asks for room in the shared rate: 0 is go, else seconds to wait. `throttled(seconds)` tells
-    everybody of a 429, with the time the provider asked for. `replay` carries out the unsubscribes that were answered
-    while PostgreSQL was away.
+    `replay` carries out the unsubscribes that were answered while PostgreSQL was away. `doubt()` is told that the
+    record may have gone back in time.
     """
 
     database: Database
@@ -37,8 +38,10 @@ class Sender:
     new_id: Callable[[], UUID]
     failpoint: Callable[[str], None]
     replay: Callable[[], int]
-    take: Callable[[str, int], float]
-    throttled: Callable[[float | None], None]
+    journal: Journal
+    doubt: Callable[[], object]
+    site: Site
+    limiter: Limiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,19 @@ class Batch:
     """One batch under way: one campaign, step, content version, variant and lane.
 
     `addressees` are in the order of the payload. `extras` is what service emails tell beyond the person, by message id.
-    `skeleton` is None when each person is rendered alone. `claimed_at` is wall time; `calling_since` is this process's
+    `variant` is None when each person is rendered alone. `claimed_at` is wall time; `calling_since` is this process's
     monotonic clock at the start of the mark.
     """
 
     id: int
+    epoch: int
     lane: Lane
     nonce: UUID
     published: Published
     campaign_id: int
     step_key: str
-    skeleton: Skeleton | None
-    variant: int
+    staged: Staged
+    variant: int | None
     addressees: tuple[Addressee, ...]
     extras: Mapping[int, Mapping[str, str]]
     claimed_at: datetime

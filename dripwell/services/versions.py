@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
+from uuid import UUID
 
 from dripwell.content.load import load, load_site
-from dripwell.content.render import Skeleton, service_campaign
+from dripwell.content.render import service_campaign
 from dripwell.content.staging import Staged, content_key, stage_step
 from dripwell.core.campaign import Campaign, Email, Site
 from dripwell.core.errors import NotFoundError
@@ -28,6 +29,7 @@ class Published:
 
     version_id: int
     campaign_id: int
+    public_id: UUID  # of the campaign
     number: int
     site: Site
     campaign: Campaign
@@ -63,10 +65,16 @@ class Versions:
         found = self._published.get(version_id)
         if found is None:
             row = campaigns.version(connection, version_id)
-            name = campaigns.by_id(connection, row.campaign_id).name
-            site, campaign = parse(row.sources, name)
+            owner = campaigns.by_id(connection, row.campaign_id)
+            site, campaign = parse(row.sources, owner.name)
             found = Published(
-                row.id, row.campaign_id, row.number, with_base_url(site, self._base_url), campaign, row.sources
+                version_id=row.id,
+                campaign_id=row.campaign_id,
+                public_id=owner.public_id,
+                number=row.number,
+                site=with_base_url(site, self._base_url),
+                campaign=campaign,
+                sources=row.sources,
             )
             self._published[version_id] = found
         return found
@@ -99,16 +107,6 @@ class Versions:
             while len(self._staged) > KEPT:
                 self._staged.popitem(last=False)
         return found
-
-    def skeleton(self, published: Published, key: str, variant: int | None = None) -> Skeleton | None:
-        """One variant of an email, compiled when it is first met. None when it is rendered for each person.
-
-        Without `variant`: the one skeleton of an email that asks nothing about the person, None for every other.
-        """
-        staged = self.staged(published, key)
-        if staged.why_not is not None or (variant is None and staged.tests):
-            return None
-        return staged.skeleton(variant or 0)
 
 
 @lru_cache(maxsize=64)

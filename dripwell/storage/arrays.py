@@ -23,8 +23,10 @@ def ids(values: Iterable[UUID]) -> str:
 
 
 def times(values: Iterable[datetime | None]) -> str:
-    """For timestamptz[], of aware times."""
-    return "{" + ",".join("NULL" if value is None else f'"{value.isoformat()}"' for value in values) + "}"
+    """For timestamptz[], of aware times; a slice holds few different ones."""
+    listed = list(values)
+    written = {value: "NULL" if value is None else f'"{value.isoformat()}"' for value in set(listed)}
+    return "{" + ",".join([written[value] for value in listed]) + "}"
 
 
 def hashes(values: Iterable[bytes | None]) -> str:

@@ -39,7 +39,7 @@ class BatchRow:
     pid: int
     lease_over: bool
     called_at: datetime | None
-    called_seconds: float | None  # wall seconds since the call began
+    called_seconds: float | None  # wall seconds since the call began, or since it came back out of a journal
     asked_seconds: float | None  # wall seconds since the provider's log was asked last
     empty_rounds: int
     message_ids: tuple[int, ...]
@@ -47,7 +47,10 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class LaneRow:
-    """A lane's breaker and pace. `shut`: the breaker is open and its time has not passed."""
+    """A lane's breaker and pace. `shut`: nobody may be called now.
+
+    That is so while the breaker is open, in quarantine, and in marketing lanes while the clock is in doubt.
+    """
 
     lane: str
     breaker: str
@@ -55,6 +58,7 @@ class LaneRow:
     batch_limit: int
     last_campaign_id: int
     last_step_key: str
+    epoch: int
 
 
 # open_batch (T2): the lease runs from now; nothing has been called.
@@ -114,6 +118,7 @@ UPDATE batch SET state = 'CALLING', called_at = wall()
    AND EXISTS (SELECT FROM lane_state
                 WHERE lane_state.lane = batch.lane
                   AND (lane_state.breaker <> 'open' OR lane_state.breaker_until <= wall()))
+   AND EXISTS (SELECT FROM installation WHERE quarantined_at IS NULL)
 """)
 
 
@@ -136,9 +141,11 @@ def state(connection: Connection, batch_id: int, nonce: UUID) -> str | None:
 _MAY_STILL_CALL = text("""
 SELECT batch.state = 'CALLING' AND campaign.state = 'running'
        AND (lane_state.breaker <> 'open' OR lane_state.breaker_until <= wall())
+       AND installation.quarantined_at IS NULL
   FROM batch
   JOIN campaign ON campaign.id = batch.campaign_id
   JOIN lane_state ON lane_state.lane = batch.lane
+ CROSS JOIN installation
  WHERE batch.id = :id
 """)
 
@@ -269,7 +276,7 @@ def refusals(
 # not_done: what the janitor and settling have to look at, oldest first.
 _NOT_DONE = text("""
 SELECT id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,
-       extract(epoch FROM wall() - called_at)::float8 AS called_seconds,
+       extract(epoch FROM wall() - coalesce(replayed_at, called_at))::float8 AS called_seconds,
        extract(epoch FROM wall() - asked_at)::float8 AS asked_seconds,
        empty_rounds, message_ids
   FROM batch
@@ -309,9 +316,13 @@ def events_after(connection: Connection, batch_id: int) -> bool:
 
 # lane: its breaker, its pace and its turn.
 _LANE = text("""
-SELECT lane, breaker, breaker = 'open' AND breaker_until > wall() AS shut, batch_limit, last_campaign_id, last_step_key
-  FROM lane_state
- WHERE lane = :lane
+SELECT lane_state.lane, lane_state.breaker, lane_state.batch_limit, lane_state.last_campaign_id,
+       lane_state.last_step_key, installation.epoch,
+       lane_state.breaker = 'open' AND lane_state.breaker_until > wall()
+       OR installation.quarantined_at IS NOT NULL
+       OR installation.clock_alarm IS NOT NULL AND lane_state.lane IN ('drip', 'newsletter') AS shut
+  FROM lane_state CROSS JOIN installation
+ WHERE lane_state.lane = :lane
 """)
 
 

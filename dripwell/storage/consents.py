@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import text
@@ -78,11 +76,10 @@ SELECT subscriber_id, topic
 
 def topics(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, frozenset[str]]:
     """The topics each of these people agrees to now. Who agrees to none is missing."""
-    rows = connection.execute(_TOPICS, {"subscriber_ids": arrays.numbers(subscriber_ids)})
-    return {
-        subscriber_id: frozenset(row.topic for row in theirs)
-        for subscriber_id, theirs in groupby(rows, attrgetter("subscriber_id"))
-    }
+    found: dict[int, frozenset[str]] = {}
+    for subscriber_id, topic in connection.execute(_TOPICS, {"subscriber_ids": arrays.numbers(subscriber_ids)}).all():
+        found[subscriber_id] = found.get(subscriber_id, frozenset()) | {topic}
+    return found
 
 
 # with_topic: everybody who can be mailed and whose newest row on this topic gives consent.

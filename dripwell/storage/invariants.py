@@ -37,7 +37,7 @@ SELECT id
   FROM batch
  WHERE (state = 'OPEN' AND lease_until < wall() - interval '60 s')
     OR (state = 'CALLING' AND called_at < wall() - interval '120 s')
-    OR (state = 'UNKNOWN' AND called_at < wall() - interval '25 h')
+    OR (state = 'UNKNOWN' AND coalesce(replayed_at, called_at) < wall() - interval '25 h')
  UNION ALL
 SELECT message.batch_id
   FROM message LEFT JOIN batch ON batch.id = message.batch_id

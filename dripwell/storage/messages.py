@@ -210,8 +210,8 @@ def groups_due(connection: Connection, lane: str, now: datetime) -> list[Any]:
     return list(connection.execute(_GROUPS_DUE, {"lane": lane, "now": now}))
 
 
-# claim: hold claimable messages of one group, oldest first; other senders skip them.
-_CLAIM = text("""
+# claim: claimable messages of one group, oldest first.
+_CLAIMABLE = """
 SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_id, message.lapses, enrollment.round,
        subscriber.address, subscriber.addr_hash, subscriber.fields, subscriber.timezone, enrollment.joined_at
   FROM message
@@ -221,10 +221,13 @@ SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_
    AND message.step_key = :step_key AND message.due_at <= :now
    AND least(message.fresh_until, message.valid_until) > :now AND message.retry_at <= wall()
    AND message.suspect_of IS NOT DISTINCT FROM CAST(:suspect_of AS bigint)
+   AND (CAST(:among AS bigint[]) IS NULL OR message.id = ANY(CAST(:among AS bigint[])))
  ORDER BY message.due_at, message.id
  LIMIT :limit
-   FOR UPDATE OF message SKIP LOCKED
-""")
+"""
+_LOOK = text(_CLAIMABLE)
+# Held, other senders skip them.
+_CLAIM = text(_CLAIMABLE + "   FOR UPDATE OF message SKIP LOCKED")
 
 
 def claim(
@@ -236,11 +239,13 @@ def claim(
     now: datetime,
     limit: int,
     suspect_of: int | None = None,
+    among: Sequence[int] | None = None,
+    hold: bool = True,
 ) -> list[Addressee]:
     """Lock at most `limit` claimable messages of one group (T2, first half), oldest first.
 
-    `suspect_of` asks for the suspects of that refused batch; None for those who are nobody's suspects. The address of
-    somebody who was erased meanwhile is empty.
+    `suspect_of` asks for the suspects of that refused batch; None for those who are nobody's suspects. `among` asks for
+    these alone. Without `hold` nothing is locked: only to look. The address of somebody who was erased is empty.
     """
     values = {
         "lane": lane,
@@ -249,8 +254,22 @@ def claim(
         "now": now,
         "limit": limit,
         "suspect_of": suspect_of,
+        "among": None if among is None else list(among),
     }
-    return [_addressee(row) for row in connection.execute(_CLAIM, values)]
+    return [_addressee(row) for row in connection.execute(_CLAIM if hold else _LOOK, values)]
+
+
+# postpone: what is PLANNED is looked at again later.
+_POSTPONE = text("""
+UPDATE message SET retry_at = wall() + make_interval(secs => :seconds)
+ WHERE id = ANY(:ids) AND state = 'PLANNED'
+""")
+
+
+def postpone(connection: Connection, message_ids: Sequence[int], seconds: float) -> None:
+    """Nobody claims these PLANNED messages for so many wall seconds."""
+    if message_ids:
+        connection.execute(_POSTPONE, {"ids": list(message_ids), "seconds": seconds})
 
 
 def _addressee(row: Any) -> Addressee:

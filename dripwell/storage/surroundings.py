@@ -5,6 +5,7 @@ Service mail counts nowhere: a confirmation uses up no weekly limit and holds no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -39,9 +40,9 @@ class Acceptances(NamedTuple):
     newest_deferred: bool
 
 
-# someone: their own rows.
+# someone: their own rows. The fields come as text: psycopg would guess the encoding of each.
 _SOMEONE = text("""
-SELECT id, public_id, addr_hash, state, timezone, fields, tags, pace, paused_until
+SELECT id, public_id, addr_hash, state, timezone, CAST(fields AS text), tags, pace, paused_until
   FROM subscriber
  WHERE id = ANY(CAST(:ids AS bigint[]))
 """)
@@ -50,7 +51,7 @@ SELECT id, public_id, addr_hash, state, timezone, fields, tags, pace, paused_unt
 def someone(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, Someone]:
     """These people's own rows, by id."""
     rows = connection.execute(_SOMEONE, {"ids": arrays.numbers(subscriber_ids)}).all()
-    return {row[0]: Someone._make(row) for row in rows}
+    return {row[0]: Someone(*row[:5], json.loads(row[5]), *row[6:]) for row in rows}
 
 
 # acceptances: over all campaigns.

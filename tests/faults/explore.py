@@ -1,11 +1,40 @@
 """Every story that the model of sending can tell: who finds a broken promise prints the shortest one that leads there.
 
-    python -m tests.faults.explore        prints how many states each variant has, and each mutant's story
+python -m tests.faults.explore        prints how many states each variant has, and each mutant's story
 """
 
 from __future__ import annotations
 
-# Playing every game
+import sys
+import time
+from collections import deque
+from typing import NamedTuple
+
+from tests.faults.model import (
+    ACCEPTED,
+    AT_REST,
+    BATCHES,
+    CALLS,
+    DONE,
+    GOOD,
+    IDLE,
+    MUTANTS,
+    NONE,
+    PENDING,
+    PLANNED,
+    REFUSED,
+    TAKEN,
+    Batch,
+    Call,
+    Record,
+    State,
+    Variant,
+    change_call,
+    successors,
+    wrong,
+)
+
+STUCK = "G3: without a person's help this message can never come to rest"
 
 
 class Verdict(NamedTuple):
@@ -27,16 +56,19 @@ def explore(variant: Variant) -> Verdict:
     came_from: dict[State, tuple[State, str] | None] = {start: None}
     ordinary_before: dict[State, list[State]] = {}
     at_rest: list[State] = []
+    tidied: dict[State, State] = {}
     waiting = deque([start])
     while waiting:
         state = waiting.popleft()
         if state.record.message in AT_REST or _beyond(state):
             at_rest.append(state)
-        for words, after, ordinary in successors(state, variant):
-            violation = wrong(after)
-            if violation and violation.startswith(variant.breaks):
-                return Verdict(len(came_from), violation, (*_trace(came_from, state), words))
-            after = _tidy(after, variant)
+        for words, as_it_is, ordinary in successors(state, variant):
+            after = tidied.get(as_it_is)
+            if after is None:
+                violation = wrong(as_it_is)
+                if violation and violation.startswith(variant.breaks):
+                    return Verdict(len(came_from), violation, (*_trace(came_from, state), words))
+                after = tidied[as_it_is] = _tidy(as_it_is, variant)
             if after == state:
                 continue
             if ordinary:
@@ -50,17 +82,28 @@ def explore(variant: Variant) -> Verdict:
     return Verdict(len(came_from), None, ())
 
 
+_ACCEPTED_ONCE = State(
+    Record(ACCEPTED, 0, unsubscribed=True, batches=(Batch(DONE, "accepted"),)),
+    (Call(TAKEN, 1),),
+    left=True,
+    restored=True,
+)
+"""All that matters of a message that was accepted, when nobody is on the way to the provider any more."""
+
+
 def _tidy(state: State, variant: Variant) -> State:
     """States whose futures are the same are one: workers have no names, and what is over is forgotten."""
     one, two = state.workers
     if two < one:
         state = state._replace(workers=(two, one))
+    if not state.calls:
+        return state
     gone = variant.restore and not state.restored  # what is over here may come back with an older record
     if state.record.message == ACCEPTED and one.at == two.at == IDLE:
         if not gone:
             return _ACCEPTED_ONCE
-        over = tuple(Batch(DONE) for _ in state.calls)
-        state = state._replace(record=Record(ACCEPTED, unsubscribed=state.left, batches=over))
+        rows = tuple(Batch(DONE) for _ in state.calls)
+        state = state._replace(record=Record(ACCEPTED, unsubscribed=state.left, batches=rows))
     held = {worker.batch for worker in state.workers}
     kept = None if state.backup is None else state.backup.batches
     for number in reversed(range(len(state.calls))):
@@ -77,7 +120,7 @@ def _tidy(state: State, variant: Variant) -> State:
         if over and call.request == REFUSED and not call.line and not _named(state, number):
             state = _forget(state, number)
         elif call != state.calls[number]:
-            state = _call(state, number, **call._asdict())
+            state = change_call(state, number, **call._asdict())
     return state
 
 
@@ -86,15 +129,12 @@ def _over(batches: tuple[Batch, ...], number: int) -> bool:
 
 
 def _named(state: State, number: int) -> bool:
+    if state.record.within == number:
+        return True
     old = state.backup
-    by_backup = old is not None and number < len(old.batches) and (old.within == number or not _over(old.batches, number))
-    return state.record.within == number or by_backup
-
-
-_ACCEPTED_ONCE = State(
-    Record(ACCEPTED, 0, unsubscribed=True, batches=(Batch(DONE, "accepted"),)), (Call(TAKEN, 1),), left=True, restored=True
-)
-"""All that matters of a message that was accepted, when nobody is on the way to the provider any more."""
+    if old is None or number >= len(old.batches):
+        return False
+    return old.within == number or not _over(old.batches, number)
 
 
 def _forget(state: State, number: int) -> State:

@@ -1,10 +1,10 @@
-"""The sending protocol as a game that a machine plays to the end: one message, two workers, everything that can go wrong.
+"""The sending protocol as a game that a machine plays to the end: one message, two workers, all that can go wrong.
 
 Read this to learn the protocol. A `State` is what PostgreSQL has on disk (`Record`), what really became of each call
 at the provider (`Call`), and where each worker stands. `successors` lists every next step that anybody can take: a
-worker, the janitor, the provider, a late event, a person, a crash, a restore. `explore` walks through all of them,
-breadth first, and after each asks `wrong` whether a promise is broken. The first broken one comes back with the
-shortest story that leads there, in words.
+worker, the janitor, the provider, a late event, a person, a crash, a restore. `wrong` says which promise a state
+breaks. `tests.faults.explore` walks through every state that can be reached and prints the shortest story that leads
+to a broken promise, in words.
 
 Time is not counted; things happen in every order that the protocol's clocks allow. The janitor may lose patience at
 once, a worker may stand still for as long as it likes between two steps, an event may come early, late, often or never.
@@ -13,15 +13,10 @@ Just one clock matters, G, the grace after a call: `old` says that it has passed
 A `Variant` says which assumptions hold (A2, A3), what is done with a call that nobody can judge (`resend`), and which
 single safeguard is left out. `GOOD` must hold in every state; each of `MUTANTS` must be caught, or the model is blind.
 Names of steps (T3, T9 …) and promises (G1 …) are those of the design, sections 1 and 4.
-
-    python -m tests.faults.model          prints how many states each variant has, and each mutant's story
 """
 
 from __future__ import annotations
 
-import sys
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,7 +70,7 @@ class Call(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What PostgreSQL has. `within`: which batch the message is in; `lapses`: how many owners died before their call."""
+    """What PostgreSQL has. `within`: the batch the message is in; `lapses`: how many owners died before their call."""
 
     message: str = PLANNED
     within: int | None = None
@@ -220,7 +215,7 @@ def _mark(state: State, variant: Variant, number: int) -> Iterator[Move]:
     """Steps 5 and 6 (TX2, T3): a line in the journal, then CALLING, committed; only if the batch is still OPEN."""
     mine = state.workers[number].batch
     who = _owner(state.workers[number])
-    lined = _call(state, mine, line=True) if variant.journal else state
+    lined = change_call(state, mine, line=True) if variant.journal else state
     if not variant.marker:
         yield Move(f"{who} goes on without a marker", _worker(lined, number, Worker(MARKED, mine)))
         return
@@ -234,7 +229,7 @@ def _mark(state: State, variant: Variant, number: int) -> Iterator[Move]:
     if variant.restore and variant.journal:
         died = _worker(lined, number, Worker())
         yield Move(f"{who} is killed after its line in the journal, before CALLING", died, ordinary=False)
-    marked = _batch(lined, mine, state=CALLING, outcome="")
+    marked = change_batch(lined, mine, state=CALLING, outcome="")
     yield Move(f"{who} marks it CALLING (T3)", _worker(marked, number, Worker(MARKED, mine)))
 
 
@@ -274,7 +269,7 @@ def _make_call(state: State, variant: Variant, number: int) -> Iterator[Move]:
         return
 
     def answered(words: str, request: str, answer: str, copies: int = 0, ordinary: bool = False) -> Move:
-        after = _call(state._replace(made=state.made + 1), mine, request=request, copies=copies)
+        after = change_call(state._replace(made=state.made + 1), mine, request=request, copies=copies)
         ready = worker._replace(at=ANSWERED, answer=answer)
         return Move(f"{who} calls: {words}", _worker(after, number, ready), ordinary)
 
@@ -299,7 +294,7 @@ def _write_down(state: State, variant: Variant, number: int) -> Iterator[Move]:
     mine = worker.batch
     who = _owner(worker)
     known = {YES: "taken", UNCLEAR: ""}.get(worker.answer)
-    heard = _call(state, mine, known=known) if variant.journal and variant.restore else state
+    heard = change_call(state, mine, known=known) if variant.journal and variant.restore else state
     if heard != state:
         died = _worker(heard, number, Worker())
         yield Move(f"{who} is killed after journaling the answer", died, ordinary=False)
@@ -320,7 +315,7 @@ def _outcome(state: State, variant: Variant, mine: int, answer: str) -> Iterator
             state = state._replace(record=record._replace(message=REJECTED))
         yield _close(state, mine), "REJECTED (T8)"
     elif answer == UNCLEAR:
-        after = _batch(state, mine, state=UNKNOWN) if state.record.batches[mine].state == CALLING else state
+        after = change_batch(state, mine, state=UNKNOWN) if state.record.batches[mine].state == CALLING else state
         yield after, "UNKNOWN (T9)"
     else:
         yield _plan_again(state, mine), "PLANNED again (T7)"
@@ -348,7 +343,7 @@ def _janitor(state: State, variant: Variant, number: int) -> Iterator[Move]:
         after = _plan_again(lapsed, number)
         yield Move(f"the janitor: the lease of {name} is over, it never called: PLANNED (T4)", after)
     if batch.state == CALLING:
-        yield Move(f"the janitor: {name} takes too long: UNKNOWN (T9)", _batch(state, number, state=UNKNOWN))
+        yield Move(f"the janitor: {name} takes too long: UNKNOWN (T9)", change_batch(state, number, state=UNKNOWN))
     if batch.state != UNKNOWN or not state.calls[number].old:
         return
     # Settling. The log is asked about the message; what it shows names the batch it was accepted in.
@@ -358,7 +353,7 @@ def _janitor(state: State, variant: Variant, number: int) -> Iterator[Move]:
             after = _believe(state, one) if variant.log_names_batch else _accept(state, number)
             yield Move(f"the provider's log is asked about {name}, and shows that batch {one + 1} was accepted", after)
         if not taken or batch.rounds == 0 or not variant.a2:
-            after = _batch(state, number, rounds=batch.rounds + 1)
+            after = change_batch(state, number, rounds=batch.rounds + 1)
             yield Move(f"the provider's log is asked about {name}, and shows nothing", after)
     if variant.resend and batch.rounds >= (2 if variant.both_rounds else 1):
         after = _plan_again(state, number)
@@ -373,16 +368,16 @@ def _world(state: State, variant: Variant, number: int) -> Iterator[Move]:
     """What happens to a request that is under way, and time."""
     call, name = state.calls[number], f"batch {number + 1}"
     if call.request == PENDING:
-        taken = _call(state, number, request=TAKEN, copies=1)
+        taken = change_call(state, number, request=TAKEN, copies=1)
         yield Move(f"the provider accepts {name}, late", taken, ordinary=False)
-        yield Move(f"the request of {name} is lost on its way", _call(state, number, request=REFUSED))
+        yield Move(f"the request of {name} is lost on its way", change_call(state, number, request=REFUSED))
     if not call.old and state.record.batches[number].state in (CALLING, UNKNOWN):
         elder = range(number + 1)
         if variant.a3 and any(state.calls[one].request == PENDING for one in elder):
             return
         after = state
         for one in elder:
-            after = _call(after, one, old=True)
+            after = change_call(after, one, old=True)
         yield Move(f"G has passed since {name} was marked CALLING", after)
 
 
@@ -406,15 +401,13 @@ def _people(state: State) -> Iterator[Move]:
         after = state._replace(record=record._replace(message=again, within=None))
         for number, batch in enumerate(record.batches):
             if batch.outcome == "held":
-                after = _call(after, number, released=True)
+                after = change_call(after, number, released=True)
         yield Move("an operator releases the held message, at the risk of a copy (T14)", after, ordinary=False)
 
 
 def _unsubscribed(record: Record) -> Record:
     """The suppression, and T15; who is in a batch is left to the final check of that batch."""
-    return record._replace(
-        unsubscribed=True, message=SUPPRESSED if record.message == PLANNED else record.message
-    )
+    return record._replace(unsubscribed=True, message=SUPPRESSED if record.message == PLANNED else record.message)
 
 
 def _restore(state: State, variant: Variant) -> Iterator[Move]:
@@ -453,12 +446,12 @@ def _replay(state: State, variant: Variant) -> State:
         if not call.line or not (lost or batch.state in (CALLING, UNKNOWN)):
             continue
         if call.known == "taken":
-            state = _batch(state, number, state=DONE, outcome="accepted")
+            state = change_batch(state, number, state=DONE, outcome="accepted")
             state = state._replace(record=state.record._replace(message=ACCEPTED, within=number))
         elif call.known == "refused":
             state = _plan_again(state, number)
         else:
-            state = _batch(state, number, state=UNKNOWN, outcome="")
+            state = change_batch(state, number, state=UNKNOWN, outcome="")
             if record.message in (PLANNED, IN_BATCH, HELD):
                 state = state._replace(record=state.record._replace(message=IN_BATCH, within=number))
     return state
@@ -468,7 +461,7 @@ def _replay(state: State, variant: Variant) -> State:
 
 
 def _accept(state: State, number: int) -> State:
-    state = _batch(state, number, state=DONE, outcome="accepted")
+    state = change_batch(state, number, state=DONE, outcome="accepted")
     if state.record.message == IN_BATCH and state.record.within == number:
         state = state._replace(record=state.record._replace(message=ACCEPTED))
     return state
@@ -480,7 +473,7 @@ def _believe(state: State, number: int) -> State:
     if batch.state in (CALLING, UNKNOWN):
         state = _accept(state, number)
     elif batch.state == DONE and batch.outcome != "accepted":
-        state = _batch(state, number, outcome="accepted")
+        state = change_batch(state, number, outcome="accepted")
     else:
         return state
     if state.record.message != ACCEPTED:
@@ -501,16 +494,16 @@ def _plan_again(state: State, number: int) -> State:
 def _close(state: State, number: int, outcome: str = "") -> State:
     if state.record.batches[number].state == DONE:
         return state  # a compare-and-set of nothing
-    return _batch(state, number, state=DONE, outcome=outcome, rounds=0)
+    return change_batch(state, number, state=DONE, outcome=outcome, rounds=0)
 
 
-def _batch(state: State, number: int, /, **changes: object) -> State:
+def change_batch(state: State, number: int, /, **changes: object) -> State:
     batches = list(state.record.batches)
     batches[number] = batches[number]._replace(**changes)  # type: ignore[arg-type]
     return state._replace(record=state.record._replace(batches=tuple(batches)))
 
 
-def _call(state: State, number: int, /, **changes: object) -> State:
+def change_call(state: State, number: int, /, **changes: object) -> State:
     calls = list(state.calls)
     calls[number] = calls[number]._replace(**changes)  # type: ignore[arg-type]
     return state._replace(calls=tuple(calls))
@@ -553,5 +546,3 @@ def _ambiguous(record: Record, calls: tuple[Call, ...]) -> int:
         for batch, call in zip(record.batches, calls, strict=True)
         if not call.released
     )
-
-

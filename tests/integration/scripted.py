@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 import redis
@@ -36,10 +37,12 @@ from dripwell.services import ingest, plan, publish, send, settle
 from dripwell.services.send import Sender
 from dripwell.services.settle import Patience
 from dripwell.services.versions import Versions
-from dripwell.storage import campaigns, enrollments, invariants
+from dripwell.storage import campaigns, enrollments, invariants, limiter
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
+from dripwell.storage.journal import Journal
+from dripwell.storage.limiter import Limiter
 from tests.integration import rows
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +132,11 @@ class House:
         with redis.Redis.from_url(redis_url) as client:
             client.flushdb()
         self.database = database
+        self._redis_url = redis_url
         self.fast = Fast(redis_url)
+        self.limiter = Limiter(redis_url, ceiling=1e9)
+        self.folder = TemporaryDirectory()
+        self.journal = Journal(Path(self.folder.name), host="host")
         self.provider = ScriptedProvider(answers)
         self.keys = Keys(links=(b"a key for links",), unsubscribe=(b"a key for leaving",))
         self.versions = Versions()
@@ -137,20 +144,28 @@ class House:
         self.wall = rows.START
         self._ids = itertools.count(1)
         self._base = _site_and_theme()
+        site = load_site(self._base)[0]
+        assert site is not None
+        self.site = site
         self._set_clock()
         with database.transaction() as connection:
             self.fast.rebuild(connection)
 
     def close(self) -> None:
-        """Give the connection to Redis back."""
+        """Give everything back."""
         self.fast.close()
+        self.limiter.close()
+        self.journal.close()
+        self.folder.cleanup()
 
     # Time
 
     def later(self, **span: float) -> None:
-        """Let time pass."""
+        """Let time pass, for the shared rate as well, which lives by Redis's own clock."""
         self.wall += timedelta(**span)
         self._set_clock()
+        with redis.Redis.from_url(self._redis_url) as client:
+            client.delete(limiter.KEY)
 
     def until(self, moment: datetime) -> None:
         """Let time pass until then."""
@@ -237,8 +252,10 @@ class House:
             new_id=self.new_id,
             failpoint=failpoint,
             replay=lambda: 0,
-            take=lambda lane, weight: 0.0,
-            throttled=lambda seconds: None,
+            journal=self.journal,
+            doubt=lambda: None,
+            site=self.site,
+            limiter=self.limiter,
         )
         return replace(made, **changes)  # type: ignore[arg-type]
 

@@ -17,9 +17,8 @@ def said(markdown: str, subject: str = SUBJECT) -> str:
 
 
 def test_each_email_says_how_it_goes_out() -> None:
-    assert [str(one) for one in passages(sources(), site(), campaign())][
-        0
-    ] == "1-adaptability: 1 variant, 8 slots, 1,000 a call"
+    first = passages(sources(), site(), campaign())[0]
+    assert str(first) == "1-adaptability: 1 variant, 8 slots, 1,000 a call"
     hi = "{% if first_name %}Hi {{ first_name }}{% elif state %}Hi{% else %}Hello{% endif %}."
     assert said(f"{TITLE}{hi}\n") == "small: 3 variants, 7 slots, 1,000 a call"
     loop = "{% for one in [first_name or 'a', 'b'] %}{{ one }} {% endfor %}"

@@ -15,6 +15,7 @@ from dripwell.content.headers import common_headers, person_headers
 from dripwell.content.page import read_page
 from dripwell.content.render import Rendered, fill, service_campaign
 from dripwell.content.samples import SAMPLES, WORDS
+from dripwell.content.staging import stage_step
 from dripwell.core.errors import ContentError
 from tests.unit.email_sources import ROOT, campaign, compiled, person, site, small, sources
 
@@ -249,9 +250,14 @@ def test_service_emails_say_that_a_program_sent_them() -> None:
 def test_every_example_of_the_reference_page_can_be_mailed() -> None:
     page = (ROOT / "docs" / "reference" / "blocks.md").read_text(encoding="utf-8")
     examples = re.findall(r"```markdown\n(.*?)```", page, re.S)
-    assert len(examples) == 1 + len(BLOCKS)
+    assert len(examples) == 2 + len(BLOCKS)
     assert {name for example in examples for name in re.findall(r"^::: (\w+)", example, re.M)} == set(BLOCKS)
     made, few = small("\n".join(examples))
-    skeleton = compiled(made, site(), few, "small")
-    assert skeleton is not None
-    assert "Would it help to ask someone?" in fill(skeleton, person()).text
+    staged = stage_step(made, site(), few, "small")
+    assert staged.tests == ('state == "CA"', "state")
+    for state, says in (("CA", "Close to you"), ("Nevada", "From Nevada"), ("", "Hi Maria,")):
+        somebody = person(state=state)
+        text = fill(staged.skeleton(staged.variant(somebody)), somebody).text
+        assert "Would it help to ask someone?" in text
+        assert says in text
+        assert [one for one in ("Close to you", "From Nevada") if one in text] == [says] * (says != "Hi Maria,")

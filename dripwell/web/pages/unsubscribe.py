@@ -10,7 +10,6 @@ from dripwell.core.errors import InvalidTokenError, UnavailableError
 from dripwell.core.tokens import Purpose, sign
 from dripwell.services import leave
 from dripwell.storage import clicks, spool
-from dripwell.storage.database import Connection
 from dripwell.web.visit import Visit
 
 log = logging.getLogger("dripwell.web")
@@ -50,19 +49,12 @@ def act(visit: Visit, message_id: int, how: str, *, here: str | None = None) -> 
     `here` is this message's unsubscribe path, when the POST came from another page.
     """
     installation = visit.installation
-
-    def work(connection: Connection) -> tuple[bytes, str] | None:
-        return leave.leave_by_link(connection, message_id, how)
-
+    place = spool.path_in(installation.settings.state_dir)
     try:
-        member = installation.database.retrying(work)
-    except UnavailableError:
-        try:
-            spool.append(spool.path_in(installation.settings.state_dir), message_id)
-        except OSError:
-            log.error("an unsubscribe could be kept neither in PostgreSQL nor in the spool")
-            return visit.look.unavailable()
-        return done(visit, can_undo=False, here=here)
+        member = leave.leave_for_good(installation.database, installation.journal, place, message_id, how)
+    except (OSError, UnavailableError) as error:
+        log.error("an unsubscribe could not be kept safely: %s", type(error).__name__)
+        return visit.look.unavailable()
     if member is not None:
         installation.fast.add([member])
     try:
