@@ -3,6 +3,7 @@ that may make ids, secrets or ask the host who it is."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -192,6 +193,17 @@ def prepare(installation: Installation) -> None:
     )
 
 
+def settle_in() -> None:
+    """For a process that makes passes, after the fork: what is loaded by now stays, so nobody need look at it again.
+
+    A batch makes ten thousand short-lived values. The collector's usual pace walks through the whole program for them,
+    which took a third of the time of a call.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 def locate(settings: Settings) -> Servers | None:
     """The embedded servers for whatever DATABASE_URL and REDIS_URL do not name; None when both are set."""
     if settings.database_url is not None and settings.redis_url is not None:
@@ -272,7 +284,7 @@ def run_pass(installation: Installation, queue: str) -> int:
 
 def _must_wait(installation: Installation, queue: str) -> bool:
     """Whether this queue may do nothing now: the record went back in time, or its clock is in doubt."""
-    right = installation.clock.look(installation.database, installation.fast.time())
+    right = installation.clock.look(installation.database, installation.fast.now())
     now = time.monotonic()
     if now - installation.looked.get("witnesses", -LOOK_AGAIN) >= LOOK_AGAIN:
         installation.looked["witnesses"] = now

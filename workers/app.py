@@ -66,6 +66,7 @@ def installation() -> Installation:
     if pid not in _open:
         database_url, redis_url = bootstrap.urls(settings, bootstrap.locate(settings))
         _open[pid] = bootstrap.connect(settings, Path.cwd(), database_url, redis_url)
+        bootstrap.settle_in()
     return _open[pid]
 
 

@@ -57,6 +57,7 @@ MAX_SLOTS = 20
 MAX_TESTS = 3  # conditions on the person; each doubles the variants
 MAX_BYTES = 8192  # of one person's substitutions, after escaping (rules 1.4)
 MAX_VALUE = 1000  # characters of one value
+SAID = 2000  # sets of values that a skeleton remembers
 BOOK = "book"  # the target of the booking page among a version's links
 
 _PATHS: Mapping[str, tuple[str, str, str]] = {
@@ -97,6 +98,8 @@ class Skeleton:
     slots: tuple[Slot, ...]
     links: tuple[str, ...]
     mentioned: frozenset[str] = frozenset()  # facts the whole step mentions, in any branch
+    # Values found before, by the facts they were found from: first names and dates repeat, and this is the hot path.
+    said: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def substitutions(skeleton: Skeleton, person: Person) -> dict[str, str]:
     Raises ValueError when a value is missing, holds a line break or NUL, contains one of the words, or all are large.
     """
     values = _values(skeleton, person, {})
-    size = sum(len(word) + len(value.encode()) for word, value in values.items())
+    size = len("".join([*values, *values.values()]).encode())
     if size > MAX_BYTES:
         raise ValueError(f"the personal values take {size:,} bytes, {MAX_BYTES:,} at most")
     return values
@@ -382,18 +385,25 @@ def facts_of(person: Person, mentioned: frozenset[str]) -> dict[str, str]:
 def _values(skeleton: Skeleton, person: Person, known: Mapping[str, str]) -> dict[str, str]:
     """Word -> escaped value. `known`: raw values found while the text was run for this person."""
     facts = facts_of(person, skeleton.mentioned)
-    out: dict[str, str] = {}
+    said = tuple(facts.values())
+    found = None if known else skeleton.said.get(said)
+    if found is None:
+        found = {
+            slot.word: _checked(known[slot.word] if slot.word in known else evaluate(slot.expression, facts), slot)
+            for slot in skeleton.slots
+            if slot.kind != "url"
+        }
+        if not known:
+            if len(skeleton.said) >= SAID:
+                skeleton.said.clear()
+            skeleton.said[said] = found
+    out = dict(found)
     for slot in skeleton.slots:
         if slot.kind == "url":
             value = person.words.get(slot.expression, "")
             if not _WORD.fullmatch(value):
                 raise ValueError(f"there is no signed word for `{slot.expression}` links")
-        else:
-            found = known.get(slot.word)
-            if found is None:
-                found = evaluate(slot.expression, facts)
-            value = _checked(found, slot)
-        out[slot.word] = value
+            out[slot.word] = value
     return out
 
 

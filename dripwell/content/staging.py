@@ -147,10 +147,8 @@ def stage_step(sources: Sources, site: Site, campaign: Campaign, key: str) -> St
     if not variants:
         raise ContentError(f"{source.path}: the conditions of this text cannot be worked out")
     staged = Staged(sources, site, campaign, key, tuple(tests), None, variants, mentioned_in(parsed), asked)
-    if _most_slots(parsed, names) <= MAX_SLOTS:
-        _compile_one(staged)
-        return staged
-    most = max(len(staged.skeleton(variant).slots) for variant in variants)
+    few = _most_slots(parsed, names) <= MAX_SLOTS
+    most = max(len(skeleton.slots) for skeleton in _compiled(staged, stop_at_first=few))
     if most > MAX_SLOTS:
         why = Reason(f"{most} personal values to fill in ({MAX_SLOTS} at most)")
         return Staged(sources, site, campaign, key, (), why, ())
@@ -250,14 +248,17 @@ def _most_slots(parsed: Sequence[Parsed], names: Names) -> int:
     return 2 * (len(marks.personal) + 1) + _LINK_SLOTS
 
 
-def _compile_one(staged: Staged) -> None:
-    """Compile the first variant that can be: if none can, the step cannot be rendered, and that is told at once."""
+def _compiled(staged: Staged, *, stop_at_first: bool) -> list[Skeleton]:
+    """The variants that can be compiled; one that cannot stops nobody else. If none can, that is told at once."""
+    found: list[Skeleton] = []
     refusal: ContentError | None = None
     for variant in staged.variants:
         try:
-            staged.skeleton(variant)
-            return
+            found.append(staged.skeleton(variant))
         except ContentError as error:
             refusal = refusal or error
-    if refusal is not None:
+        if found and stop_at_first:
+            break
+    if refusal is not None and not found:
         raise refusal
+    return found

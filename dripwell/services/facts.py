@@ -48,7 +48,7 @@ def person(
     purposes: frozenset[Purpose] = ALL_PURPOSES,
 ) -> Person:
     """One addressee's values for rendering, with words for the links of these purposes. They carry opaque ids only."""
-    words = {purpose.value: sign(keys, purpose, addressee.id, wall_now) for purpose in purposes & _BY_MESSAGE}
+    words = {one.value: sign(keys, one, addressee.id, wall_now) for one in purposes if one in _BY_MESSAGE}
     if Purpose.CONFIRM in purposes:
         words[Purpose.CONFIRM.value] = sign(keys, Purpose.CONFIRM, addressee.enrollment_id, wall_now)
     if Purpose.CALL in purposes:

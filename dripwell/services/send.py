@@ -331,11 +331,11 @@ def digest(mailing: Mailing | None) -> bytes:
     """SHA-256 over everything a call says, so that a journal can be compared with the record."""
     if mailing is None:
         return b""
-    whole = hashlib.sha256(repr((mailing.batch, mailing.subject, mailing.text, mailing.html)).encode())
+    said = [str(mailing.batch), mailing.subject, mailing.text, mailing.html]
     for envelope in mailing.envelopes:
-        said = (envelope.to, envelope.message.hex, dict(envelope.headers), dict(envelope.substitutions))
-        whole.update(repr(said).encode())
-    return whole.digest()
+        headers, values = envelope.headers.values(), envelope.substitutions.values()
+        said.append("\x1f".join([envelope.to, envelope.message.hex, *headers, *values]))
+    return hashlib.sha256("\x1e".join(said).encode()).digest()
 
 
 def _check_out(sender: Sender, batch: Batch, connection: Connection, *, before: str) -> None:

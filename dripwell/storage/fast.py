@@ -115,11 +115,6 @@ class Fast:
         seconds, microseconds = told
         return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
-    def time(self) -> datetime | None:
-        """The server's clock; None while Redis is silent."""
-        found = self._ask(self._redis.time)
-        return None if found is None else datetime.fromtimestamp(found[0] + found[1] / 1_000_000, UTC)
-
     # The suppression set
 
     def expect(self, connection: Connection) -> bool:

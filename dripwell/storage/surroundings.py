@@ -51,7 +51,10 @@ SELECT id, public_id, addr_hash, state, timezone, CAST(fields AS text), tags, pa
 def someone(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, Someone]:
     """These people's own rows, by id."""
     rows = connection.execute(_SOMEONE, {"ids": arrays.numbers(subscriber_ids)}).all()
-    return {row[0]: Someone(*row[:5], json.loads(row[5]), *row[6:]) for row in rows}
+    return {
+        row[0]: Someone(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6], row[7], row[8])
+        for row in rows
+    }
 
 
 # acceptances: over all campaigns.

@@ -369,6 +369,9 @@ def test_a_variant_that_cannot_be_read_stops_nobody_else_and_an_email_that_canno
             get(one, person(state="CA"))
     with pytest.raises(ContentError, match="never closed"):
         staged("# T\n\n{% if state == 'CA' %}a{% endif %}\n\n::: key\n- a\n")
+    many = " ".join(f"{{{{ first_name or '{n}' }}}}" for n in range(6))
+    one = staged(f"# T\n\n{many}\n{{% if state == 'CA' %}}\n::: key\n- a\n{{% endif %}}\n")
+    assert in_a_call(one, person(state="NV")) == alone(one, person(state="NV"))
     with pytest.raises(ContentError, match="cannot be worked out"):
         staged("# T\n\n{% set a = clinic.name < 3 %}{% if state == 'CA' %}a{% endif %}\n")
 
