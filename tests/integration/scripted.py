@@ -135,8 +135,8 @@ class House:
         self._redis_url = redis_url
         self.fast = Fast(redis_url)
         self.limiter = Limiter(redis_url, ceiling=1e9)
-        self.folder = TemporaryDirectory()
-        self.journal = Journal(Path(self.folder.name), host="host")
+        self._scratch = TemporaryDirectory()
+        self.journal = Journal(Path(self._scratch.name), host="host")
         self.provider = ScriptedProvider(answers)
         self.keys = Keys(links=(b"a key for links",), unsubscribe=(b"a key for leaving",))
         self.versions = Versions()
@@ -156,7 +156,7 @@ class House:
         self.fast.close()
         self.limiter.close()
         self.journal.close()
-        self.folder.cleanup()
+        self._scratch.cleanup()
 
     # Time
 
