@@ -180,7 +180,12 @@ def render(sender: Sender, batch: Batch) -> Letters | None:
     None: nobody is left.
     """
     published = batch.published
-    skeleton = None if batch.variant is None else batch.staged.skeleton(batch.variant)
+    try:
+        skeleton = None if batch.variant is None else batch.staged.skeleton(batch.variant)
+    except ContentError as error:
+        # One branch of the text is broken. The words must change, so nobody is rejected for it.
+        _stop(sender, batch, f"a variant cannot be rendered: {error}")
+        return None
     headers = common_headers(published.site, published.campaign, published.site.topic(published.campaign.topic))
     common: Mailing | None = None
     envelopes: dict[int, Envelope] = {}
@@ -227,12 +232,16 @@ def agrees(sender: Sender, batch: Batch, letters: Letters) -> bool:
         values = letters.envelopes[addressee.id].substitutions
         person = _person(sender, batch, addressee, facts.ALL_PURPOSES)
         if not same_as_reference(batch.staged, batch.variant, values, person):
-            log.critical("email %s is staged wrongly for message %d: nobody was mailed", batch.step_key, addressee.id)
-            resolve.release(sender.database, batch.id, "staged wrongly", seconds=60.0)
-            with sender.database.transaction() as connection:
-                pause(connection, batch, "staged wrongly")
+            _stop(sender, batch, f"staged wrongly for message {addressee.id}")
             return False
     return True
+
+
+def _stop(sender: Sender, batch: Batch, reason: str) -> None:
+    """Give the batch back and pause its campaign: what is wrong is wrong for everybody in it."""
+    resolve.release(sender.database, batch.id, reason[:200], seconds=60.0)
+    with sender.database.transaction() as connection:
+        pause(connection, batch, reason[:500])
 
 
 def _person(sender: Sender, batch: Batch, addressee: Addressee, purposes: frozenset[Purpose]) -> Person:

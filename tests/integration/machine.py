@@ -135,6 +135,9 @@ class Worker:
 
 WHICH = st.integers(0, 1)
 WHOM = st.integers(0, PEOPLE - 1)
+Steps = list[tuple[int, str]]
+STEPS = st.lists(st.tuples(WHICH, st.sampled_from(ANSWERS)), max_size=4)
+"""What senders do before something else happens: which of the two goes one step on, and what the provider would say."""
 
 
 class Sending(RuleBasedStateMachine):
@@ -176,7 +179,7 @@ class Sending(RuleBasedStateMachine):
         self.workers = [self._new_worker(0), self._new_worker(1)]
         for _ in range(people):
             self._join("pair")
-        self.plan()
+        self.house.plan()
 
     def _new_worker(self, number: int) -> Worker:
         self.pids += 1
@@ -203,19 +206,22 @@ class Sending(RuleBasedStateMachine):
     # People
 
     @precondition(lambda self: len(self.people) < PEOPLE)
-    @rule(campaign=st.sampled_from(CAMPAIGNS), planned=st.booleans())
-    def somebody_joins(self, campaign: str, planned: bool) -> None:
+    @rule(after=STEPS, campaign=st.sampled_from(CAMPAIGNS), planned=st.booleans())
+    def somebody_joins(self, after: Steps, campaign: str, planned: bool) -> None:
+        self._senders_go_on(after)
         self._join(campaign)
         if planned:
-            self.plan()
+            self.house.plan()
 
-    @rule(who=WHOM, campaign=st.sampled_from(CAMPAIGNS))
-    def joins_another_series(self, who: int, campaign: str) -> None:
+    @rule(after=STEPS, who=WHOM, campaign=st.sampled_from(CAMPAIGNS))
+    def joins_another_series(self, after: Steps, who: int, campaign: str) -> None:
+        self._senders_go_on(after)
         self._enroll(who % len(self.people), campaign)
 
-    @rule(who=WHOM, under_way=st.booleans())
-    def unsubscribes(self, who: int, under_way: bool) -> None:
+    @rule(after=STEPS, who=WHOM, under_way=st.booleans())
+    def unsubscribes(self, after: Steps, who: int, under_way: bool) -> None:
         """Often somebody who is in a sender's hands just now."""
+        self._senders_go_on(after)
         person, address = self._somebody(who, under_way)
         with self.database.transaction() as connection:
             leave.suppress(
@@ -229,16 +235,18 @@ class Sending(RuleBasedStateMachine):
             )
         self._has_left(address)
 
-    @rule(who=WHOM)
-    def takes_it_back(self, who: int) -> None:
+    @rule(after=STEPS, who=WHOM)
+    def takes_it_back(self, after: Steps, who: int) -> None:
+        self._senders_go_on(after)
         person, address = self._somebody(who, False)
         with self.database.transaction() as connection:
             undone = leave.undo(connection, subscriber_id=person, wording="Undo", times=clock.read(connection))
         if undone:
             self._is_back(address)
 
-    @rule(who=WHOM, under_way=st.booleans())
-    def reaches_the_goal(self, who: int, under_way: bool) -> None:
+    @rule(after=STEPS, who=WHOM, under_way=st.booleans())
+    def reaches_the_goal(self, after: Steps, who: int, under_way: bool) -> None:
+        self._senders_go_on(after)
         person, address = self._somebody(who, under_way)
         with self.database.transaction() as connection:
             rows = enrollments.under_way(connection, person)
@@ -275,12 +283,17 @@ class Sending(RuleBasedStateMachine):
 
     # Passes that anybody may run at any time
 
-    @rule()
-    def plan(self) -> None:
+    @rule(after=STEPS)
+    def plan(self, after: Steps) -> None:
+        self._senders_go_on(after)
         self.house.plan()
 
-    @rule()
-    def settle(self) -> None:
+    @rule(after=STEPS)
+    def settle(self, after: Steps) -> None:
+        self._senders_go_on(after)
+        self._settle()
+
+    def _settle(self) -> None:
         alive = {worker.owner.pid for worker in self.workers}
         settle.settle(
             self.database,
@@ -294,134 +307,128 @@ class Sending(RuleBasedStateMachine):
 
     # A sender, step by step
 
-    def _at(self, place: str, which: int) -> Worker | None:
-        there = [worker for worker in self.workers if worker.at == place]
-        return there[which % len(there)] if there else None
+    @rule(steps=st.lists(st.tuples(WHICH, st.sampled_from(ANSWERS)), min_size=1, max_size=8))
+    def senders_go_on(self, steps: Steps) -> None:
+        self._senders_go_on(steps)
+
+    @rule(after=STEPS, which=WHICH, answer=st.sampled_from(ANSWERS))
+    def makes_a_pass(self, after: Steps, which: int, answer: str) -> None:
+        """To the end of what is in its hands, and through two batches more, the program's own way."""
+        self._senders_go_on(after)
+        while self.workers[which].at != "idle":
+            self._step(which, "accepted")
+        self.provider.answer = answer
+        left = iter((False, False))
+        self.house.plan()
+        send.send(self._sender(self.workers[which]), Lane.DRIP, out_of_time=lambda: next(left, True))
+        self.provider.answer = "accepted"
+
+    @rule(after=STEPS, which=WHICH)
+    def dies(self, after: Steps, which: int) -> None:
+        """Whatever it had in its hands; another process takes its place."""
+        self._senders_go_on(after)
+        self.workers[which] = self._new_worker(which)
 
     def _sender(self, worker: Worker) -> Sender:
         return self.house.sender(owner=worker.owner, provider=self.provider)
 
-    def _rests(self, worker: Worker) -> None:
-        self.workers[self.workers.index(worker)] = Worker(worker.owner)
+    def _senders_go_on(self, steps: Steps) -> None:
+        for which, answer in steps:
+            self._step(which, answer)
 
-    @precondition(lambda self: self._at("idle", 0))
-    @rule(which=WHICH)
-    def claims(self, which: int) -> None:
-        worker = self._at("idle", which)
-        assert worker is not None
-        worker.batch = send.claim(self._sender(worker), Lane.DRIP)
-        if worker.batch is not None:
-            worker.at = "claimed"
+    def _step(self, which: int, answer: str) -> None:
+        worker = self.workers[which]
+        step = {
+            "idle": self._claim,
+            "claimed": self._mark,
+            "marked": self._check,
+            "checked": partial(self._call, answer),
+            "answered": self._record,
+        }[worker.at]
+        goes_on = step(worker, self._sender(worker))
+        if not goes_on:
+            self.workers[which] = Worker(worker.owner)
 
-    @precondition(lambda self: self._at("claimed", 0))
-    @rule(which=WHICH)
-    def marks(self, which: int) -> None:
+    def _claim(self, worker: Worker, sender: Sender) -> bool:
+        """Step 1."""
+        batch = send.claim(sender, Lane.DRIP)
+        if batch is None:
+            self.house.plan()
+            batch = send.claim(sender, Lane.DRIP)
+        worker.at, worker.batch = "claimed", batch
+        return batch is not None
+
+    def _mark(self, worker: Worker, sender: Sender) -> bool:
         """Steps 2 to 6."""
-        worker = self._at("claimed", which)
-        assert worker is not None
         assert worker.batch is not None
-        sender = self._sender(worker)
-        worker.batch = send.pace_groups(sender, send.pre_filter(sender, worker.batch))
-        worker.letters = send.render(sender, worker.batch)
-        if worker.letters is None:
-            resolve.close(self.database, worker.batch.id, "empty", before=("OPEN",))
-            return self._rests(worker)
-        assert send.agrees(sender, worker.batch, worker.letters)
-        if not send.take_tokens(sender, worker.batch, len(worker.letters.envelopes)):
-            return self._rests(worker)
-        send.journal(sender, worker.batch)
-        marked = send.mark(sender, worker.batch)
-        if marked is None:
-            return self._rests(worker)
-        worker.batch, worker.at, worker.stood = marked, "marked", 0.0
-        return None
+        batch = send.pace_groups(sender, send.pre_filter(sender, worker.batch))
+        letters = send.render(sender, batch)
+        if letters is None:
+            resolve.close(self.database, batch.id, "empty", before=("OPEN",))
+            return False
+        assert send.agrees(sender, batch, letters)
+        if not send.take_tokens(sender, batch, len(letters.envelopes)):
+            return False
+        send.journal(sender, batch)
+        marked = send.mark(sender, batch)
+        worker.at, worker.batch, worker.letters, worker.stood = "marked", marked, letters, 0.0
+        return marked is not None
 
-    @precondition(lambda self: self._at("marked", 0))
-    @rule(which=WHICH)
-    def checks(self, which: int) -> None:
-        worker = self._at("marked", which)
-        assert worker is not None
+    def _check(self, worker: Worker, sender: Sender) -> bool:
+        """Step 7."""
         assert worker.batch is not None
         assert worker.letters is not None
         worker.left = frozenset(self.left)
-        worker.mailing = self.final_check(self._sender(worker), worker.batch, worker.letters)
-        if worker.mailing is None:
-            return self._rests(worker)
+        worker.mailing = self.final_check(sender, worker.batch, worker.letters)
         worker.at = "checked"
-        return None
+        return worker.mailing is not None
 
-    @precondition(lambda self: self._at("checked", 0))
-    @rule(which=WHICH, answer=st.sampled_from(ANSWERS))
-    def calls(self, which: int, answer: str) -> None:
-        worker = self._at("checked", which)
-        assert worker is not None
+    def _call(self, answer: str, worker: Worker, sender: Sender) -> bool:
+        """Steps 8 and 9."""
         assert worker.batch is not None
         assert worker.mailing is not None
         self.provider.answer = answer
         # Its own clock has run as far as the wall's.
         batch = replace(worker.batch, calling_since=time.monotonic() - worker.stood)
-        worker.outcome = send.call(self._sender(worker), batch, worker.mailing)
+        worker.outcome = send.call(sender, batch, worker.mailing)
+        self.provider.answer = "accepted"
         if worker.outcome is None:
             assert worker.stood > send.START_BUDGET
-            self.provider.answer = "accepted"
-            return self._rests(worker)
+            return False
         assert worker.stood <= send.START_BUDGET, "who stood still that long must not call"
-        worker.at = "answered"
         named = {(envelope.to, worker.batch.campaign_id) for envelope in worker.mailing.envelopes}
         assert not named & worker.left, "a call names somebody who had left before its final check began"
-        return None
+        worker.at = "answered"
+        return True
 
-    @precondition(lambda self: self._at("answered", 0))
-    @rule(which=WHICH)
-    def records(self, which: int) -> None:
-        worker = self._at("answered", which)
-        assert worker is not None
+    def _record(self, worker: Worker, sender: Sender) -> bool:
+        """Step 10."""
         assert worker.batch is not None
         assert worker.mailing is not None
         assert worker.outcome is not None
-        send.record(self._sender(worker), worker.batch, worker.mailing, worker.outcome)
-        self._rests(worker)
-
-    @rule(which=WHICH, steps=st.integers(2, 5), answer=st.sampled_from(ANSWERS))
-    def hurries(self, which: int, steps: int, answer: str) -> None:
-        """The same, several steps in a row: a worker seldom stands still between any two."""
-        number = which
-        for _ in range(steps):
-            place = self.workers[number].at
-            nth = [worker for worker in self.workers if worker.at == place].index(self.workers[number])
-            step: Callable[..., None] = {
-                "idle": self.claims,
-                "claimed": self.marks,
-                "marked": self.checks,
-                "checked": partial(self.calls, answer=answer),
-                "answered": self.records,
-            }[place]
-            step(which=nth)
-            if self.workers[number].at == "idle":
-                break
-
-    @rule(which=WHICH)
-    def dies(self, which: int) -> None:
-        """Whatever it had in its hands; another process takes its place."""
-        self.workers[which] = self._new_worker(which)
+        send.record(sender, worker.batch, worker.mailing, worker.outcome)
+        return False
 
     # The provider, and what it tells
 
     @precondition(lambda self: self.provider.late)
-    @rule(which=st.integers(0, 9))
-    def accepts_late(self, which: int) -> None:
+    @rule(after=STEPS, which=st.integers(0, 9))
+    def accepts_late(self, after: Steps, which: int) -> None:
+        self._senders_go_on(after)
         _, mailing = self.provider.late.pop(which % len(self.provider.late))
         self.provider.accepted.append((self.house.wall, mailing))
 
     @precondition(lambda self: self.provider.accepted)
     @rule(
+        after=STEPS,
         which=st.integers(0, 9),
         kind=st.sampled_from(("processed", "processed", "delivered", "deferred", "bounced", "complained", "unsubscribed")),
         whom=st.integers(0, 9),
         copies=st.integers(1, 2),
     )
-    def tells(self, which: int, kind: str, whom: int, copies: int) -> None:
+    def tells(self, after: Steps, which: int, kind: str, whom: int, copies: int) -> None:
         """An event about one person, or about everybody in the call backward; some come twice."""
+        self._senders_go_on(after)
         _, mailing = self.provider.accepted[which % len(self.provider.accepted)]
         told = self.house.events(kind, mailing, hard=kind == "bounced")[::-1]
         bad = kind in ("bounced", "complained", "unsubscribed")
@@ -433,47 +440,59 @@ class Sending(RuleBasedStateMachine):
                 assert event.address is not None
                 self._has_left(event.address)
 
-    @rule()
-    def loses_its_log_or_finds_it(self) -> None:
+    @rule(after=STEPS)
+    def loses_its_log_or_finds_it(self, after: Steps) -> None:
+        self._senders_go_on(after)
         self.provider.logs_answer = not self.provider.logs_answer
 
     # Time, operators, machines
 
-    @rule(seconds=st.sampled_from((1, 8, 20, 35, 65, 65, 95, 700, 4000, 90_000)))
-    def time_passes(self, seconds: int) -> None:
+    @rule(after=STEPS, seconds=st.sampled_from((1, 8, 20, 35, 65, 65, 95, 700, 4000)))
+    def time_passes(self, after: Steps, seconds: float) -> None:
+        self._senders_go_on(after)
+        self._time_passes(seconds)
+
+    def _time_passes(self, seconds: float) -> None:
         """For both clocks. Nothing is accepted later than G after its call (A3)."""
         self.house.later(seconds=seconds)
         self.provider.late = [(until, mailing) for until, mailing in self.provider.late if until > self.house.wall]
         for worker in self.workers:
             worker.stood += seconds
 
-    @rule(hours=st.sampled_from((1, 20, 49)))
-    def campaign_clock_moves(self, hours: int) -> None:
+    @rule(after=STEPS, campaign_clock=st.booleans())
+    def it_is_time_for_something(self, after: Steps, campaign_clock: bool) -> None:
+        """One clock or both move to when the next email is due."""
+        self._senders_go_on(after)
+        wait = self._seconds_until_something_is_due()
+        if wait is None:
+            return
+        if not campaign_clock:
+            return self._time_passes(wait)
         with self.database.transaction() as connection:
-            clock.forward(connection, clock.read(connection).now + timedelta(hours=hours))
+            clock.forward(connection, clock.read(connection).now + timedelta(seconds=wait))
 
-    @rule(name=st.sampled_from(CAMPAIGNS))
-    def pauses_or_resumes(self, name: str) -> None:
-        if self._one("SELECT state FROM campaign WHERE name = :name", name=name) == "paused":
+    @rule(after=STEPS, name=st.sampled_from(CAMPAIGNS), what=st.sampled_from(("pause", "resume", "reword", "lose Redis")))
+    def somebody_keeps_house(self, after: Steps, name: str, what: str) -> None:
+        self._senders_go_on(after)
+        running = self._one("SELECT state FROM campaign WHERE name = :name", name=name) == "running"
+        if what == "lose Redis":
+            with redis.Redis.from_url(self.house._redis_url) as client:
+                client.flushdb()
+        elif what == "resume" and not running:
             self._resume(name)
-        else:
+        elif what == "pause" and running:
             with self.database.transaction() as connection:
                 publish.pause(connection, name, actor="test")
+        elif what == "reword" and running:
+            # Versions are kept from course to course, so each has the same words in all of them.
+            number = int(self._one("SELECT count(*) FROM campaign_version"))
+            if number < 5:
+                self.house.publish("pair", first=FIRST_WORDS.format(number=number))
 
-    @rule()
-    def rewords(self) -> None:
-        number = int(self._one("SELECT count(*) + 1 FROM campaign_version WHERE campaign_id = :id", id=self.campaigns["pair"]))
-        if number < 5 and self._one("SELECT state FROM campaign WHERE name = 'pair'") == "running":
-            self.house.publish("pair", first=FIRST_WORDS.format(number=number))
-
-    @rule()
-    def redis_is_emptied(self) -> None:
-        with redis.Redis.from_url(self.house._redis_url) as client:
-            client.flushdb()
-
-    @rule(skip=st.booleans())
-    def somebody_decides_about_held_ones(self, skip: bool) -> None:
+    @rule(after=STEPS, skip=st.booleans())
+    def somebody_decides_about_held_ones(self, after: Steps, skip: bool) -> None:
         """They release what the provider does not have: whoever releases more takes the risk of a copy (G1)."""
+        self._senders_go_on(after)
         with self.database.transaction() as connection:
             rows = outcomes.held(connection)
             ids = [row.id for row in rows]
@@ -524,14 +543,17 @@ class Sending(RuleBasedStateMachine):
         for _, mailing in self.provider.accepted if self.told else ():
             self.house.hear(*self.house.events("processed", mailing))
         for turn in range(120):
-            self.plan()
+            self.house.plan()
             send.send(self._sender(self.workers[0]), Lane.DRIP, out_of_time=lambda: False)
-            self.settle()
-            self.holds()
-            wait = self._seconds_until_something_is_due(turn)
+            self._settle()
+            if self._one("SELECT count(*) FROM batch WHERE state <> 'DONE'"):
+                wait: float | None = (65, 35, 35, 4000)[turn % 4]
+            else:
+                wait = self._seconds_until_something_is_due()
             if wait is None:
                 break
-            self.time_passes(seconds=wait)
+            self._time_passes(wait)
+        self.holds()
         with self.database.transaction() as connection:
             assert invariants.broken(connection) == {}
         open_still = self._all(
@@ -551,10 +573,8 @@ class Sending(RuleBasedStateMachine):
             assert not self.told, f"the provider took what the record does not call accepted: {rows}"
             assert {row[0] for row in rows} <= {"HELD", "SKIPPED"}, rows
 
-    def _seconds_until_something_is_due(self, turn: int) -> float | None:
-        """None: nothing is left to do."""
-        if self._one("SELECT count(*) FROM batch WHERE state <> 'DONE'"):
-            return (65, 35, 35, 4000)[turn % 4]
+    def _seconds_until_something_is_due(self) -> float | None:
+        """None: nobody waits for anything."""
         moment = self._one(
             "SELECT min(at) - wall() - campaign_offset FROM installation, ("
             "SELECT next_due_at AS at FROM enrollment WHERE state = 'waiting'"
