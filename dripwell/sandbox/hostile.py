@@ -7,14 +7,16 @@ that breaks these is scripted over `/control/next`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from random import Random
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 
 from dripwell.sandbox.answers import Answer
 from dripwell.sandbox.behavior import Course
 
+T = TypeVar("T")
 MARGIN = 2.0
 """Seconds before the end of the grace time within which nothing more is accepted."""
 
@@ -32,12 +34,39 @@ class Mood:
 QUIET = Mood()
 """Nothing goes wrong by chance."""
 
-Draw = Callable[[Random, Mood, float], Answer]
+
+class Chance:
+    """Numbers that follow from a text alone, one after the other."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._drawn = 0
+
+    def share(self) -> float:
+        """From 0 up to, but not, 1."""
+        self._drawn += 1
+        return int.from_bytes(hashlib.sha256(f"{self._text}/{self._drawn}".encode()).digest()[:6]) / 2**48
+
+    def between(self, low: float, high: float) -> float:
+        """From `low` to `high`."""
+        return low + (high - low) * self.share()
+
+    def one_of(self, choices: Sequence[T]) -> T:
+        """Each as likely as the others."""
+        return choices[int(self.share() * len(choices))]
+
+    def weighted(self, weights: Mapping[str, int]) -> str:
+        """Each as likely as its weight."""
+        point = self.share() * sum(weights.values())
+        return next(name for name, end in zip(weights, accumulate(weights.values()), strict=True) if point < end)
 
 
-def _late(rng: Random, mood: Mood) -> float:
+Draw = Callable[[Chance, Mood, float], Answer]
+
+
+def _late(rng: Chance, mood: Mood) -> float:
     longest = max(0.0, mood.grace - MARGIN)
-    return rng.uniform(min(1.0, longest), longest)
+    return rng.between(min(1.0, longest), longest)
 
 
 _NOT_TAKEN = Answer(status=500, accept=False)
@@ -46,11 +75,11 @@ _TAKEN = Answer(status=500)
 ANSWERS: Mapping[str, tuple[int, Draw]] = {
     "429 with Retry-After": (
         6,
-        lambda rng, mood, now: Answer(429, {"Retry-After": str(rng.randint(1, 2))}, accept=False),
+        lambda rng, mood, now: Answer(429, {"Retry-After": str(rng.one_of((1, 2)))}, accept=False),
     ),
     "429 with a reset time": (
         5,
-        lambda rng, mood, now: Answer(429, {"X-RateLimit-Reset": str(int(now) + rng.randint(1, 3))}, accept=False),
+        lambda rng, mood, now: Answer(429, {"X-RateLimit-Reset": str(int(now) + rng.one_of((1, 2, 3)))}, accept=False),
     ),
     "429 without a word": (4, lambda rng, mood, now: Answer(429, accept=False)),
     "401": (1, lambda rng, mood, now: Answer(401, accept=False)),
@@ -75,30 +104,30 @@ EVENTS: Mapping[str, int] = {"lost": 5, "copied": 5, "late": 5, "reversed": 3, "
 
 def answer(mood: Mood, number: int, now: float) -> tuple[str, Answer] | None:
     """What goes wrong with the `number`-th call, by name; None: nothing."""
-    rng = Random(f"{mood.seed}/call/{number}")
-    if rng.random() >= mood.answers:
+    rng = Chance(f"{mood.seed}/call/{number}")
+    if rng.share() >= mood.answers:
         return None
-    name = rng.choices(list(ANSWERS), [weight for weight, _ in ANSWERS.values()])[0]
+    name = rng.weighted({name: weight for name, (weight, _) in ANSWERS.items()})
     return name, ANSWERS[name][1](rng, mood, now)
 
 
 def fate(mood: Mood, call: int, index: int, course: Course) -> tuple[Course, bytes | None]:
     """What the webhook hears of one mail, and a body of nonsense that comes along."""
-    rng = Random(f"{mood.seed}/mail/{call}/{index}") if mood.events else None
-    if rng is None or rng.random() >= mood.events:
+    rng = Chance(f"{mood.seed}/mail/{call}/{index}") if mood.events else None
+    if rng is None or rng.share() >= mood.events:
         return course, None
-    match rng.choices(list(EVENTS), list(EVENTS.values()))[0]:
+    match rng.weighted(EVENTS):
         case "lost":
             return replace(course, copies=0), None
         case "copied":
-            return replace(course, copies=course.copies * rng.choice((2, 3, 46))), None
+            return replace(course, copies=course.copies * rng.one_of((2, 3, 46))), None
         case "late":
-            wait = rng.uniform(0.5, max(1.0, 2 * mood.grace))
+            wait = rng.between(0.5, max(1.0, 2 * mood.grace))
             return replace(course, waits=(wait,) * len(course.happenings)), None
         case "reversed":
             last = len(course.happenings)
             return replace(course, waits=tuple(0.3 * (last - place) for place in range(last))), None
-    return course, rng.choice((b"", b"{", b"[1, null, []]", b'[{"event": "unheard-of", "timestamp": "soon"}]', b"\xff"))
+    return course, rng.one_of((b"", b"{", b"[1, null, []]", b'[{"event": "unheard-of", "timestamp": "soon"}]', b"\xff"))
 
 
 def changed(mood: Mood, wishes: Mapping[str, Any]) -> Mood:

@@ -93,7 +93,8 @@ def _settle_one(
 
 
 def _settle_unknown(database: Database, provider: Provider, patience: Patience, batch: BatchRow) -> int:
-    age = batch.called_seconds or 0.0
+    # Not since the mark: a sender may stand still between mark and call, and the provider has G from the call on (A3).
+    age = batch.unknown_seconds or 0.0
     service = batch.lane in SERVICE_LANES
     grace = patience.grace_service if service else patience.grace
     rounds = batch.empty_rounds

@@ -39,7 +39,8 @@ class BatchRow:
     pid: int
     lease_over: bool
     called_at: datetime | None
-    called_seconds: float | None  # wall seconds since the call began, or since it came back out of a journal
+    called_seconds: float | None  # wall seconds since the mark
+    unknown_seconds: float | None  # wall seconds since a call was certainly over, or came back out of a journal
     asked_seconds: float | None  # wall seconds since the provider's log was asked last
     empty_rounds: int
     message_ids: tuple[int, ...]
@@ -218,7 +219,7 @@ def done(
 
 # unknown (T9): only from CALLING; the janitor may have been first.
 _UNKNOWN = text("""
-UPDATE batch SET state = 'UNKNOWN', http_status = :status, detail = :detail
+UPDATE batch SET state = 'UNKNOWN', unknown_at = wall(), http_status = :status, detail = :detail
  WHERE id = :id AND state = 'CALLING'
 """)
 
@@ -276,7 +277,8 @@ def refusals(
 # not_done: what the janitor and settling have to look at, oldest first.
 _NOT_DONE = text("""
 SELECT id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,
-       extract(epoch FROM wall() - coalesce(replayed_at, called_at))::float8 AS called_seconds,
+       extract(epoch FROM wall() - called_at)::float8 AS called_seconds,
+       extract(epoch FROM wall() - coalesce(replayed_at, unknown_at, called_at))::float8 AS unknown_seconds,
        extract(epoch FROM wall() - asked_at)::float8 AS asked_seconds,
        empty_rounds, message_ids
   FROM batch

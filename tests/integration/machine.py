@@ -38,17 +38,17 @@ CAMPAIGNS = ("pair", "other")
 PATIENCE = Patience(grace=60.0, grace_service=60.0, round_gap=30.0, window=3600.0, resend=True, channel=False)
 LAG = timedelta(seconds=5)
 """So much later than it was accepted, a message is in the provider's log (A2)."""
-PEOPLE = 8
+PEOPLE = 12
 FIRST_WORDS = '# First\n\nHello {{{{ first_name or "there" }}}}, in words number {number}.\n'
 TAKES_TIME = ("V2 nothing stuck", "V3 nothing due and forgotten")
 """Broken whenever the clock jumps, until the passes that are due have run: asked at the end."""
 
 ANSWERS = (
-    "accepted",
-    "accepted, the answer is lost",
-    "accepted, but 500",
-    "no answer, accepted later",
-    "500",
+    *["accepted"] * 6,
+    *["accepted, the answer is lost"] * 3,
+    *["accepted, but 500"] * 2,
+    *["no answer, accepted later"] * 2,
+    *["500"] * 2,
     "429",
     "429, and says until when",
     "400 names a row",
@@ -140,6 +140,15 @@ STEPS = st.lists(st.tuples(WHICH, st.sampled_from(ANSWERS)), max_size=4)
 """What senders do before something else happens: which of the two goes one step on, and what the provider would say."""
 
 
+# When a pause that is under a minute ends: of a message, or of the lane.
+_SOON = """
+SELECT extract(epoch FROM min(at) - wall())
+  FROM (SELECT retry_at AS at FROM message WHERE state = 'PLANNED'
+         UNION ALL SELECT breaker_until FROM lane_state WHERE lane = 'drip' AND breaker = 'open') AS pauses
+ WHERE at BETWEEN wall() AND wall() + interval '1 min'
+"""
+
+
 class Sending(RuleBasedStateMachine):
     """The program and its world. `new_house` makes a fresh one with CAMPAIGNS in it, `ends` gives it back."""
 
@@ -171,9 +180,16 @@ class Sending(RuleBasedStateMachine):
 
     # The beginning
 
-    @initialize(one_host=st.booleans(), resend=st.booleans(), told=st.booleans(), people=st.integers(1, 4))
-    def begin(self, one_host: bool, resend: bool, told: bool, people: int) -> None:
+    @initialize(
+        one_host=st.booleans(),
+        resend=st.booleans(),
+        told=st.booleans(),
+        people=st.integers(2, 6),
+        max_batch=st.sampled_from((2, 1, 3, 1000)),
+    )
+    def begin(self, one_host: bool, resend: bool, told: bool, people: int, max_batch: int) -> None:
         """`told`: in the end every event arrives; else the provider's log is all there is."""
+        self.provider.capabilities = replace(self.provider.capabilities, max_batch=max_batch)
         self.one_host, self.told = one_host, told
         self.patience = replace(PATIENCE, resend=resend)
         self.workers = [self._new_worker(0), self._new_worker(1)]
@@ -350,13 +366,26 @@ class Sending(RuleBasedStateMachine):
             self.workers[which] = Worker(worker.owner)
 
     def _claim(self, worker: Worker, sender: Sender) -> bool:
-        """Step 1."""
+        """Step 1. Who finds nothing may find something a little later: or nearly every course would be idle."""
         batch = send.claim(sender, Lane.DRIP)
         if batch is None:
             self.house.plan()
             batch = send.claim(sender, Lane.DRIP)
+        if batch is None and all(other.at not in ("marked", "checked") for other in self.workers):
+            self._find_work()
+            batch = send.claim(sender, Lane.DRIP)
         worker.at, worker.batch = "claimed", batch
         return batch is not None
+
+    def _find_work(self) -> None:
+        pause = self._one(_SOON)
+        if pause is not None:
+            self._time_passes(float(pause) + 1)
+        elif len(self.people) < PEOPLE:
+            self._join(CAMPAIGNS[len(self.people) % 2])
+        elif not self._one("SELECT count(*) FROM batch WHERE state <> 'DONE'"):
+            self._time_passes(self._seconds_until_something_is_due() or 65)
+        self.house.plan()
 
     def _mark(self, worker: Worker, sender: Sender) -> bool:
         """Steps 2 to 6."""
@@ -513,7 +542,7 @@ class Sending(RuleBasedStateMachine):
             broken = invariants.broken(connection)
         for name in TAKES_TIME:
             broken.pop(name, None)
-        assert broken == {}
+        assert broken == {}, f"invariants: {broken}"
         over = self._all(
             "SELECT message.id FROM message JOIN batch ON batch.id = batch_id"
             " WHERE message.state = 'IN_BATCH' AND batch.state = 'DONE'"
@@ -555,7 +584,7 @@ class Sending(RuleBasedStateMachine):
             self._time_passes(wait)
         self.holds()
         with self.database.transaction() as connection:
-            assert invariants.broken(connection) == {}
+            assert (broken := invariants.broken(connection)) == {}, f"invariants: {broken}"
         open_still = self._all(
             "SELECT message.id, message.state, message.step_key, batch.state FROM message"
             " LEFT JOIN batch ON batch.id = batch_id WHERE message.state IN ('PLANNED', 'IN_BATCH')"

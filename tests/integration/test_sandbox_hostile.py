@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import httpx2
@@ -19,7 +18,7 @@ import pytest
 
 from dripwell.sandbox import hostile
 from dripwell.sandbox.behavior import PLAIN
-from dripwell.sandbox.hostile import ANSWERS, Mood
+from dripwell.sandbox.hostile import ANSWERS, Chance, Mood
 
 KEY = {"Authorization": "Bearer SG.test"}
 
@@ -94,7 +93,7 @@ def test_every_way_to_go_wrong_is_drawn_and_the_seed_repeats_it() -> None:
 @pytest.mark.parametrize("name", ANSWERS)
 def test_nothing_is_accepted_near_the_end_of_the_grace_time(name: str) -> None:
     mood = Mood(grace=5.0)
-    found = [ANSWERS[name][1](Random(seed), mood, 0.0) for seed in range(200)]
+    found = [ANSWERS[name][1](Chance(str(seed)), mood, 0.0) for seed in range(200)]
     assert max(each.delay + each.late for each in found) <= 3.0
     assert all(each.people is None for each in found), "a call is accepted whole or not at all"
 
@@ -139,7 +138,7 @@ def test_a_mood_that_does_not_exist_is_refused(provider: Provider, wish: dict[st
 
 
 def test_a_page_that_says_too_large_is_never_for_one_person_alone(provider: Provider) -> None:
-    assert ANSWERS["413 page"][1](Random(1), Mood(), 0.0).unless_alone
+    assert ANSWERS["413 page"][1](Chance("1"), Mood(), 0.0).unless_alone
     numbers = [n for n in range(1, 2000) if (hostile.answer(Mood(answers=1.0), n, 0.0) or ("",))[0] == "413 page"]
     seed = next(s for s in range(1000) if (hostile.answer(Mood(answers=1, seed=s), 2, 0.0) or ("",))[0] == "413 page")
     assert numbers

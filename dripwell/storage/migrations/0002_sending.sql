@@ -24,3 +24,6 @@ ALTER TABLE subscriber ADD COLUMN relationship text NOT NULL DEFAULT 'prospect'
 -- The database's clock against time that only runs forward: a jump stops planning until a person says it is right.
 ALTER TABLE installation ADD COLUMN wall_seen timestamptz;
 ALTER TABLE installation ADD COLUMN clock_alarm text;
+
+-- Whoever called had begun by then, so the time that evidence may take counts from here, and not from the mark.
+ALTER TABLE batch ADD COLUMN unknown_at timestamptz;
