@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -33,9 +33,11 @@ class NewMessage:
     addr_hash: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Addressee:
-    """One message in a batch with what rendering needs of its subscriber. `joined_at` is the enrollment's."""
+class Addressee(NamedTuple):
+    """One message in a batch with what rendering needs of its subscriber. `joined_at` is the enrollment's.
+
+    The address of somebody who was erased meanwhile is empty.
+    """
 
     id: int
     public_id: UUID
@@ -48,6 +50,12 @@ class Addressee:
     timezone: str | None
     joined_at: datetime
     lapses: int = 0  # owners that died with it in an OPEN batch
+
+
+# In the order of the fields of Addressee: a thousand of them are made for each call.
+_ADDRESSEE = """message.id, message.public_id, message.enrollment_id, message.subscriber_id, enrollment.round,
+       coalesce(subscriber.address, ''), coalesce(subscriber.addr_hash, ''), subscriber.fields, subscriber.timezone,
+       enrollment.joined_at, message.lapses"""
 
 
 # add_planned (T1): one row each, in the order handed in; what runs into a key is left out.
@@ -215,9 +223,8 @@ def groups_due(connection: Connection, lane: str, now: datetime) -> list[Any]:
 
 
 # claim: claimable messages of one group, oldest first.
-_CLAIMABLE = """
-SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_id, message.lapses, enrollment.round,
-       subscriber.address, subscriber.addr_hash, subscriber.fields, subscriber.timezone, enrollment.joined_at
+_CLAIMABLE = f"""
+SELECT {_ADDRESSEE}
   FROM message
   JOIN subscriber ON subscriber.id = message.subscriber_id
   JOIN enrollment ON enrollment.id = message.enrollment_id
@@ -267,7 +274,7 @@ def claim(
     }
     if suspect_of is not None:
         values["suspect_of"] = suspect_of
-    return [_addressee(row) for row in connection.execute(_CLAIMS[suspect_of is not None, hold], values)]
+    return [Addressee(*row) for row in connection.execute(_CLAIMS[suspect_of is not None, hold], values)]
 
 
 # postpone: what is PLANNED is looked at again later.
@@ -281,22 +288,6 @@ def postpone(connection: Connection, message_ids: Sequence[int], seconds: float)
     """Nobody claims these PLANNED messages for so many wall seconds."""
     if message_ids:
         connection.execute(_POSTPONE, {"ids": list(message_ids), "seconds": seconds})
-
-
-def _addressee(row: Any) -> Addressee:
-    return Addressee(
-        id=row.id,
-        public_id=row.public_id,
-        enrollment_id=row.enrollment_id,
-        subscriber_id=row.subscriber_id,
-        round=row.round,
-        address=row.address or "",
-        addr_hash=b"" if row.addr_hash is None else bytes(row.addr_hash),
-        fields=row.fields,
-        timezone=row.timezone,
-        joined_at=row.joined_at,
-        lapses=row.lapses,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,9 +360,8 @@ def to_batch(connection: Connection, message_ids: Sequence[int], batch_id: int) 
 
 
 # in_batch: who is still in this batch and can be reached, in the order of the payload.
-_IN_BATCH = text("""
-SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_id, message.lapses, enrollment.round,
-       subscriber.address, subscriber.addr_hash, subscriber.fields, subscriber.timezone, enrollment.joined_at
+_IN_BATCH = text(f"""
+SELECT {_ADDRESSEE}
   FROM message
   JOIN subscriber ON subscriber.id = message.subscriber_id
   JOIN enrollment ON enrollment.id = message.enrollment_id
@@ -383,7 +373,7 @@ SELECT message.id, message.public_id, message.enrollment_id, message.subscriber_
 def in_batch(connection: Connection, batch_id: int) -> list[Addressee]:
     """Everybody still in this batch who has an address, in the order of the payload."""
     rows = connection.execute(_IN_BATCH, {"batch_id": batch_id})
-    return [_addressee(row) for row in rows]
+    return [Addressee(*row) for row in rows]
 
 
 # still_in: the payload's last check of who is there, and under which address.
