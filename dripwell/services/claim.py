@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from dripwell.content.staging import Staged
 from dripwell.core.campaign import MARKETING_LANES, Lane
-from dripwell.core.errors import ContentError, NotFoundError
+from dripwell.core.errors import ContentError, NotFoundError, UnavailableError
 from dripwell.core.pace import group_of
 from dripwell.services import facts, pace, resolve
 from dripwell.services.sender import Batch, Sender
@@ -34,7 +36,12 @@ def claim(sender: Sender, lane: Lane) -> Batch | None:
     """Claim a batch of this lane. None: nothing is due, the lane is shut, or others hold all of it."""
     sender.failpoint("before_claim")
     journaled = sender.journal.highest
-    batch = sender.database.retrying(lambda connection: _claim(sender, connection, lane))
+    nonce = sender.new_id()
+    try:
+        batch = sender.database.retrying(lambda connection: _claim(sender, connection, lane, nonce))
+    except UnavailableError:
+        _give_back(sender, nonce)
+        raise
     if batch is not None and batch.id <= journaled:
         # Numbers only grow: this record is older than a call this process has made.
         resolve.release(sender.database, batch.id, "older than the journal", seconds=60.0)
@@ -43,7 +50,16 @@ def claim(sender: Sender, lane: Lane) -> Batch | None:
     return batch
 
 
-def _claim(sender: Sender, connection: Connection, lane: Lane) -> Batch | None:
+def _give_back(sender: Sender, nonce: UUID) -> None:
+    # The answer to the COMMIT may be what was lost: then a batch of ours is OPEN, and only its lease would end it.
+    with suppress(UnavailableError):
+        with sender.database.transaction() as connection:
+            batch_id = batches.opened(connection, nonce)
+        if batch_id is not None:
+            resolve.release(sender.database, batch_id, "database away", seconds=0.0)
+
+
+def _claim(sender: Sender, connection: Connection, lane: Lane, nonce: UUID) -> Batch | None:
     state = batches.lane(connection, lane)
     if state.shut or brakes.closed(connection, lane) is not None:
         return None
@@ -65,7 +81,7 @@ def _claim(sender: Sender, connection: Connection, lane: Lane) -> Batch | None:
             continue
         taken = _take(sender, connection, lane, group, published, staged, times)
         if taken is not None:
-            return _open(sender, connection, lane, state.epoch, group, published, staged, taken, times)
+            return _open(sender, connection, lane, nonce, state.epoch, group, published, staged, taken, times)
     return None
 
 
@@ -185,6 +201,7 @@ def _open(
     sender: Sender,
     connection: Connection,
     lane: Lane,
+    nonce: UUID,
     epoch: int,
     group: _Group,
     published: Published,
@@ -192,7 +209,6 @@ def _open(
     taken: _Taken,
     times: Times,
 ) -> Batch:
-    nonce = sender.new_id()
     ids = [row.id for row in taken.rows]
     batch_id = batches.open_batch(
         connection,

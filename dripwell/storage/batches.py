@@ -138,6 +138,16 @@ def state(connection: Connection, batch_id: int, nonce: UUID) -> str | None:
     return found
 
 
+# opened: a batch whose number its owner never learned.
+_OPENED = text("SELECT id FROM batch WHERE state = 'OPEN' AND owner_nonce = :nonce")
+
+
+def opened(connection: Connection, nonce: UUID) -> int | None:
+    """The OPEN batch with this nonce: what is left of a claim whose COMMIT went through without an answer."""
+    found: int | None = connection.execute(_OPENED, {"nonce": nonce}).scalar()
+    return found
+
+
 # may_still_call: what `mark_calling` asked, asked again.
 _MAY_STILL_CALL = text("""
 SELECT batch.state = 'CALLING' AND campaign.state = 'running'
