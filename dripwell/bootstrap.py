@@ -156,7 +156,7 @@ def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -
         pepper=pepper,
         versions=Versions(base_url),
         provider=provider,
-        door=provider if provider.capabilities.events else None,
+        door=provider if provider.capabilities.events or settings.provider == "smtp" else None,
         owner=Owner(socket.gethostname(), _boot_id(), os.getpid()),
         patience=_patience(site, live=live, logs=provider.capabilities.logs),
         failpoint=_failpoint(settings),

@@ -136,7 +136,14 @@ def start(name: str, actor: str) -> Answer:
     """
     with opened() as installation, installation.database.transaction() as connection:
         before = publish.existing(connection, name, lock=True).state
-        publish.start(connection, name, actor=actor, live=installation.live, versions=installation.versions)
+        publish.start(
+            connection,
+            name,
+            actor=actor,
+            live=installation.live,
+            baa=installation.provider.capabilities.baa,
+            versions=installation.versions,
+        )
         standing = publish.standing(connection, name, versions=installation.versions)
     says = f"{name} version {standing.number} is running." if before != "running" else f"{name} was running already."
     return Answer(

@@ -105,8 +105,8 @@ class LogAnswer:
 class Capabilities:
     """What this provider can do.
 
-    `max_batch`: envelopes in one call. `events`: it tells what became of a message. `logs`: it can be asked whether it
-    accepted one. `baa`: a business associate agreement is signed, so patients may be mailed through it (rules 5.7).
+    `max_batch`: envelopes in one call. `events`: it tells what became of each message. `logs`: it can be asked whether
+    it accepted one. `baa`: a business associate agreement is signed, so patients may be mailed through it (rules 5.7).
     `idempotency`: a repeated call with the same key is taken once.
     """
 

@@ -125,7 +125,8 @@ class Smtp:
                 "DRIPWELL_SMTP_BOUNCES must be an address, at most one * in it and 12 characters beside it before "
                 "the @, such as bounces+*@mail.example.com"
             )
-        self.capabilities = Capabilities(max_batch=1, events=True, logs=False, baa=baa, idempotency=False)
+        # Bounces tell of failures only: that nothing is heard of a message says nothing about it.
+        self.capabilities = Capabilities(max_batch=1, events=False, logs=False, baa=baa, idempotency=False)
         self._host, self._port, self._security = host, port, security
         self._user, self._password, self._bounces, self._now = user, password, bounces, now
         self._connect, self._deadline, self._quiet = connect, deadline, quiet

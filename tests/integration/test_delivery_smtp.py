@@ -540,7 +540,7 @@ def test_values_that_can_never_work_are_refused_at_once(options: dict[str, Any])
 def test_what_it_can_do_is_said_plainly() -> None:
     provider = Smtp("relay.example", 587, now=lambda: NOW, baa=True)
     found = provider.capabilities
-    assert (found.max_batch, found.events, found.logs, found.baa, found.idempotency) == (1, True, False, True, False)
+    assert (found.max_batch, found.events, found.logs, found.baa, found.idempotency) == (1, False, False, True, False)
     assert not Smtp("relay.example", 587, now=lambda: NOW).capabilities.baa
     provider.close()
 
