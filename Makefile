@@ -31,8 +31,8 @@ types: $(VENV)/.dev ## strict types
 
 check: lint types test ## all of the above
 
-bench: $(VENV)/.dev ## print each figure with its ratio
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.dev ## [BENCH=--quick]: measure every figure, write benchmarks/RESULTS.md (two hours; --quick: minutes, writes nothing)
+	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 shots: $(VENV)/.dev ## draw the pictures of docs/images again
 	@$(BIN)/python docs/images/draw.py

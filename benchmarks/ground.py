@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from dripwell import bootstrap
 from dripwell.bootstrap import Connection, Installation
+from dripwell.embedded.lock import running
 from dripwell.services import publish
 from dripwell.settings import Settings
 from dripwell.storage import campaigns, clock
@@ -89,7 +90,7 @@ def _address(provider: subprocess.Popen[str]) -> str:
 
 
 def _redis(folder: Path) -> str:
-    info = bootstrap.running(folder)
+    info = running(folder)
     assert info is not None
     return info.addresses["redis"]
 
@@ -132,14 +133,14 @@ WITH joined AS (
   RETURNING id, subscriber_id
 )
 INSERT INTO message (public_id, enrollment_id, subscriber_id, campaign_id, step_key, lane, state, due_at, addr_hash)
-SELECT CAST(md5('message ' || joined.id) AS uuid), joined.id, joined.subscriber_id, :campaign_id, :key, 'drip',
+SELECT CAST(md5('message ' || joined.id) AS uuid), joined.id, joined.subscriber_id, :campaign_id, :key, :lane,
        'PLANNED', :now, subscriber.addr_hash
   FROM joined JOIN subscriber ON subscriber.id = joined.subscriber_id
  ORDER BY joined.id
 """)
 
 
-def fill(installation: Installation, people: int, *, planned: bool = True) -> None:
+def fill(installation: Installation, people: int, *, planned: bool = True, lane: str = "drip") -> None:
     """So many people, each with the first email of the seven benefits planned and due."""
     with installation.database.transaction() as connection:
         now = running_campaign(connection, installation)
@@ -158,7 +159,7 @@ def fill(installation: Installation, people: int, *, planned: bool = True) -> No
                     _MESSAGES,
                     {
                         **values, "first": before + 1, "last": before + last - first + 1, "campaign_id": row.id,
-                        "version_id": row.version_id, "key": FIRST,
+                        "version_id": row.version_id, "key": FIRST, "lane": lane,
                     },
                 )  # fmt: skip
     settle_down(installation)
@@ -190,9 +191,21 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GB, {system}"
 
 
-def line(name: str, value: float, unit: str, ratio: float, bar: str) -> None:
-    """Print one figure: the ratio first, because that is what tells."""
-    print(f"{ratio:8.2f}   {name:44} {value:12,.1f} {unit:14} {bar}", flush=True)
+def line(name: str, value: float, unit: str, ratio: float | None, bar: float | None = None, note: str = "") -> None:
+    """Print one figure, the ratio first, because that is what tells. See `docs/reference/benchmarks.md`.
+
+    `bar` is what the ratio has to reach; a ratio is always made so that more is better. None: there is none. Columns
+    are parted by two spaces or more, and `run.py` reads them, so no other text may hold two spaces.
+    """
+    said = "-" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+    verdict = "no bar" if bar is None or ratio is None else f"{'meets' if ratio >= bar else 'BELOW'} {bar:g}"
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    print(f"{said:>8}  {verdict:11}  {name:56}  {shown:>12}  {unit:14}  {note}".rstrip(), flush=True)
+
+
+def within(limit: float, measured: float) -> float:
+    """The ratio of something that may be `limit` at most: 1 and above is good. Never more than 99."""
+    return min(99.0, limit / measured) if measured > 0 else 99.0
 
 
 class Watch:

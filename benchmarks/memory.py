@@ -4,7 +4,8 @@ One million planned messages, two sender processes, the fast sandbox. Each proce
 100,000 messages are accepted and again at the end. These processes live through all of it: in production a Celery child
 is replaced after 500 passes, so this is the stricter case.
 
-Read: growth in percent; the bar is 5. `--messages 200000` takes fewer.
+Bars: 5 % of growth, 200 MB, and 2,000 messages a second over all of it. `--messages 200000` takes fewer; `--quick`
+250,000.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import subprocess
 import time
 from pathlib import Path
 
-from ground import Watch, count, fill, ground, line, machine
+from ground import Ground, Watch, fill, ground, line, machine, within
+from sqlalchemy import text
 
 FROM = 100_000
 SENDERS = 2
+LONGEST = 1500.0
 
 
 def main() -> None:
@@ -34,37 +37,39 @@ def main() -> None:
         for sender in senders:
             assert sender.stdout is not None
             assert sender.stdout.readline() == "ready\n"
-        (here.folder / "go-sender").touch()
+        (here.folder / "go-0").touch()
         watch = Watch()
-        while count(here.installation, "ACCEPTED") < FROM:
+        while (accepted := _accepted(here)) < FROM:
+            assert watch.seconds() < LONGEST, f"only {accepted:,} were accepted"
             time.sleep(0.1)
-        before = [_resident(sender) for sender in senders]
-        while (accepted := count(here.installation, "ACCEPTED")) < messages and watch.seconds() < 1200:
-            after = [_resident(sender) for sender in senders]
+        before = after = [_resident(sender) for sender in senders]
+        while (accepted := _accepted(here)) < messages:
+            assert watch.seconds() < LONGEST, f"only {accepted:,} were accepted"
+            after = [_resident(sender) or last for sender, last in zip(senders, after, strict=True)]
             time.sleep(0.5)
         seconds = watch.seconds()
         for sender in senders:
             sender.wait()
-    for number, (first, last) in enumerate(zip(before, after, strict=True), 1):
-        growth = (last / first - 1) * 100
-        line(
-            f"(g) growth of sender {number}, {FROM:,} to {accepted:,}", growth, "%", growth / 5, "bar: below 1.00 (5 %)"
-        )
-        line("    its memory at the end", last / 1024, "MB", last / 1024 / 200, "bar: below 1.00 (200 MB)")
-    line(
-        "    sustained over all of it",
-        accepted / seconds,
-        "messages/s",
-        accepted / seconds / 2000,
-        "bar 1.00 (2,000/s)",
-    )
+    worst = max((last / first - 1) * 100 for first, last in zip(before, after, strict=True))
+    line(f"(g) growth, {FROM:,} to {accepted:,} messages", worst, "%", within(5.0, worst), 1.0, "the worse of two")
+    line("(g) memory at the end", max(after) / 1024, "MB", within(200.0, max(after) / 1024), 1.0, "the larger of two")
+    line("(g) sustained over all of it", accepted / seconds, "messages/s", accepted / seconds / 2000, 1.0)
+
+
+def _accepted(here: Ground) -> int:
+    """Of the batches alone: counting a million messages twice a second would be part of what is measured."""
+    with here.installation.database.transaction() as connection:
+        found: int = connection.execute(
+            text("SELECT coalesce(sum(cardinality(message_ids)), 0) FROM batch WHERE outcome = 'accepted'")
+        ).scalar_one()
+    return found
 
 
 def _resident(process: subprocess.Popen[str]) -> int:
     """KB of memory that are really there."""
-    for text in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if text.startswith("VmRSS:"):
-            return int(text.split()[1])
+    for row in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if row.startswith("VmRSS:"):
+            return int(row.split()[1])
     return 0  # it has ended
 
 

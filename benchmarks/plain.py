@@ -4,7 +4,8 @@ One task an email, with a countdown; the task renders the template for its perso
 its own package. There is no ledger: what was mailed is what the queue says. It is as fast as such code is, and loses or
 doubles mail whenever a worker is killed (see `docs/adr/0002-accepted-once.md`).
 
-Run as a script it puts so many tasks into the queue and prints how many seconds they took.
+Run as a script it waits until the worker's children are warm, puts so many tasks into the queue and prints how many
+seconds they took.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _client = sendgrid.SendGridAPIClient(
 _count = Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1"))
 
 
-@app.task(name="plain.mail")
+@app.task(name="plain.mail")  # type: ignore[untyped-decorator]
 def mail(number: int) -> None:
     """Mail one person."""
     facts = {"first_name": "Maria", "words": WORDS, "number": number}
@@ -52,17 +53,23 @@ def mail(number: int) -> None:
     _count.incr(DONE)
 
 
-def main() -> None:
-    """Queue them all, then wait."""
-    emails = int(sys.argv[1])
+def mail_many(emails: int) -> float:
+    """Queue them all, then wait until all are done; returns the seconds."""
     _count.delete(DONE)
     began = time.perf_counter()
     for number in range(emails):
         mail.apply_async((number,), countdown=0.1)
-    until = began + 600
-    while int(_count.get(DONE) or 0) < emails and time.perf_counter() < until:  # type: ignore[arg-type]
-        time.sleep(0.05)
-    print(time.perf_counter() - began)
+    while int(_count.get(DONE) or 0) < emails:
+        if time.perf_counter() > began + 300:
+            raise SystemExit("the plain design did not get through")
+        time.sleep(0.01)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """The first ones find a worker that starts, and templates that nobody has compiled: they do not count."""
+    mail_many(20)
+    print(mail_many(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ground import line
 from sqlalchemy import text
 
 from dripwell import bootstrap
@@ -31,8 +32,8 @@ BATCH = 1000
 
 
 def say(name: str, value: float, unit: str, ratio: float | None) -> None:
-    """One line a figure: `name value unit ratio`; a ratio of 1 and above is good, `-` is none."""
-    print(f"{name:34} {value:14,.2f} {unit:12} {'-' if ratio is None else f'{ratio:.2f}'}", flush=True)
+    """One figure, whose ratio is good from 1 on; None: it has no bar."""
+    line(name, value, unit, ratio, None if ratio is None else 1.0)
 
 
 @contextmanager
@@ -259,9 +260,9 @@ async def _ask(
 async def _answer(reader: asyncio.StreamReader) -> int:
     head = await reader.readuntil(b"\r\n\r\n")
     status = int(head[9:12])
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
-            await reader.readexactly(int(line[15:]))
+    for header in head.split(b"\r\n"):
+        if header.lower().startswith(b"content-length:"):
+            await reader.readexactly(int(header[15:]))
     return status
 
 

@@ -312,8 +312,7 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
     def settling() -> int:
         with database.transaction() as connection:
             pace.look(connection)
-        leave.keep(database, installation.journal, installation.settings.state_dir)
-        return reputation.watch(database, installation.site) + settle.settle(
+        moved = reputation.watch(database, installation.site) + settle.settle(
             database,
             installation.provider,
             installation.fast,
@@ -322,6 +321,9 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
             is_alive=_is_alive,
             out_of_time=out_of_time,
         )
+        # Last, since it fails on a full disk: whatever else there is to settle does not wait for that.
+        leave.keep(database, installation.journal, installation.settings.state_dir)
+        return moved
 
     def ingesting() -> int:
         if installation.door is None:
@@ -360,7 +362,8 @@ def _audit(installation: Installation) -> int:
     said += quarantine.journal_behind(database, installation.journal_folder, installation.owner.host)
     for sentence in said:
         log.critical("%s", sentence)
-    journal.prune(installation.journal_folder, today, journal.KEEP_DAYS)
+    if not quarantine.is_on(database):
+        journal.prune(installation.journal_folder, today, datetime.now(UTC))  # noqa: TID251  # two clocks must agree
     return len(broken) + len(said)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from dripwell.core.errors import ConfigurationError
 
+_SMTP = "DRIPWELL_SMTP_URL"
 _PLAIN = ("DATABASE_URL", "REDIS_URL", "SENDGRID_API_KEY")
 
 
@@ -44,6 +45,11 @@ class Settings(BaseModel):
         return self.provider != "sandbox"
 
     @property
+    def live_by(self) -> str | None:
+        """The variable that makes mail leave the building; None in the sandbox."""
+        return {"smtp": "DRIPWELL_SMTP_URL", "sendgrid": "SENDGRID_API_KEY", "sandbox": None}[self.provider]
+
+    @property
     def provider(self) -> Literal["sandbox", "sendgrid", "smtp"]:
         """Which provider mails go to."""
         if self.smtp_url is not None:
@@ -70,15 +76,37 @@ class Settings(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = ", ".join(sorted(cls.variables()))
                 raise ConfigurationError(f"{name} is not a setting. Settings are: {known}") from None
-            raise ConfigurationError(f"{name}: {first['msg']}") from None
+            said = "write yes or no" if first["type"].startswith("bool") else first["msg"]
+            raise ConfigurationError(f"{name}: {said}") from None
         _check_url("DATABASE_URL", found.database_url, ("postgresql", "postgres"))
         _check_url("REDIS_URL", found.redis_url, ("redis", "rediss", "unix"))
-        _check_url("DRIPWELL_SMTP_URL", found.smtp_url, ("smtp", "smtps"))
+        _check_url(_SMTP, found.smtp_url, ("smtp+starttls", "smtps", "smtp"))
         if found.smtp_url is not None and found.sendgrid_api_key is not None:
             raise ConfigurationError("DRIPWELL_SMTP_URL and SENDGRID_API_KEY are both set: mail goes one way")
         if found.live and (found.crash_at or found.stall_at):
             raise ConfigurationError("DRIPWELL_CRASH_AT and DRIPWELL_STALL_AT are for tests: unset them to mail live")
         return found
+
+    def check_live(self) -> None:
+        """Raise ConfigurationError when mail would leave the building and a secret or the webhook's key is missing."""
+        if not self.live:
+            return
+        given = {
+            "DRIPWELL_SECRET_KEY": self.secret_key,
+            "DRIPWELL_UNSUBSCRIBE_KEY": self.unsubscribe_key,
+            "DRIPWELL_PEPPER": self.pepper,
+        }
+        missing = [name for name, value in given.items() if value is None]
+        if missing:
+            raise ConfigurationError(
+                f"{', '.join(missing)} must be set with a live provider: links and the suppression ledger hang on them "
+                "for ever. Keep them apart from the database's backups."
+            )
+        if self.provider == "sendgrid" and self.webhook_key is None:
+            raise ConfigurationError(
+                "DRIPWELL_WEBHOOK_KEY is missing: with a live provider, unsigned events are never believed. "
+                "Copy the public key from the provider's event webhook settings."
+            )
 
     @classmethod
     def variables(cls) -> list[str]:
@@ -97,11 +125,13 @@ def _check_url(name: str, url: SecretStr | None, schemes: tuple[str, ...]) -> No
         return
     try:
         parts = urlsplit(url.get_secret_value())
-        scheme = parts.scheme.partition("+")[0]
+        # postgresql+driver:// is the same address; of SMTP, what stands behind the plus is how the line is encrypted.
+        scheme = parts.scheme if name == _SMTP else parts.scheme.partition("+")[0]
         _ = parts.port  # raises when it is not a number
     except ValueError:
         raise ConfigurationError(
             f"{name} cannot be read: it is an address such as {schemes[0]}://user@host:port/name"
         ) from None
     if scheme not in schemes:
-        raise ConfigurationError(f"{name} must start with {schemes[0]}://")
+        wanted = ", ".join(f"{one}://" for one in (schemes if name == _SMTP else schemes[:1]))
+        raise ConfigurationError(f"{name} must start with {' or '.join(wanted.rsplit(', ', 1))}")

@@ -11,8 +11,8 @@ import click
 
 from dripwell.bootstrap import Installation
 from dripwell.cli.opening import opened
-from dripwell.cli.output import Answer, Line, answers, clean, counted, note
-from dripwell.core.errors import RefusedError, UnavailableError
+from dripwell.cli.output import Answer, Line, answers, clean, counted, kind_of, print_error
+from dripwell.core.errors import DripwellError, RefusedError
 from dripwell.delivery.dsn import LARGEST
 from dripwell.storage import campaigns, events
 
@@ -42,18 +42,22 @@ def read(files: tuple[Path, ...]) -> Answer:
     dripwell bounces read Maildir/new/*
     dripwell bounces read Maildir/new/* --json
 
-    Exit code 75 means that the record does not answer: nothing of that mail was kept, and it should come again.
+    Exit code 75 means that a setting is wrong or the record does not answer: what is not kept should come again.
     """
     kept: list[str] = []
     bad: list[dict[str, str]] = []
     try:
         with opened() as installation:
             keep(installation, _mails(files), kept, bad)
-    except UnavailableError as error:
-        note(f"{error} Try again.")
-        return Answer({"kept": kept, "bad": bad, "error": str(error), "kind": "unavailable"}, [], TRY_AGAIN)
+    except DripwellError as error:
+        # Whatever is wrong is wrong with this installation and not with the mail, so no mail may be lost for it: a mail
+        # server that pipes to us tries again for 75 alone.
+        kind = kind_of(error)
+        print_error(str(error), kind, as_json=False)
+        return Answer({"kept": kept, "bad": bad, "error": str(error), "kind": kind}, [], TRY_AGAIN)
     lines: list[Line] = [f"  {clean(row['file'])}  {clean(row['reason'])}" for row in bad]
-    lines.append(f"{counted(len(kept), 'mail', 'mails')} kept, {len(bad)} refused. What they say is read at once.")
+    read_soon = " What they say is read at once." if kept else ""
+    lines.append(f"{counted(len(kept), 'mail', 'mails')} kept, {len(bad)} refused.{read_soon}")
     return Answer({"kept": kept, "bad": bad}, lines, 1 if bad else 0)
 
 

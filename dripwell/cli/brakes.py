@@ -6,10 +6,19 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from dripwell.cli.opening import by_whom, opened
+from dripwell.cli.opening import WORDS, by_whom, opened
 from dripwell.cli.output import Answer, answers, clean, moment
+from dripwell.core.campaign import MARKETING_LANES
+from dripwell.core.pace import GROUPS
 from dripwell.services import reputation
 from dripwell.storage import brakes
+
+_SCOPES = (
+    reputation.MARKETING,
+    *(f"lane:{lane}" for lane in sorted(MARKETING_LANES)),
+    *(f"group:{group}" for group in GROUPS),
+    brakes.RAMP,
+)
 
 
 @click.group()
@@ -51,7 +60,7 @@ def list_() -> Answer:
 
 @brake.command()
 @click.argument("scope")
-@click.option("--reason", required=True, help="Why it may go on, for the activity log.")
+@click.option("--reason", type=WORDS, required=True, help="Why it may go on, for the activity log.")
 @by_whom
 @answers
 def release(scope: str, reason: str, actor: str) -> Answer:
@@ -62,6 +71,8 @@ def release(scope: str, reason: str, actor: str) -> Answer:
     dripwell brake release group:outlook --reason "SPF and DKIM pass again" --by maria
     dripwell brake release ramp --reason "the provider lifted the block" --json
     """
+    if scope not in _SCOPES and not scope.startswith("campaign:"):  # which the service answers: resume it
+        raise click.UsageError(f"there is no scope `{scope}`; there are: {', '.join(_SCOPES)}")
     with opened() as installation:
         done = installation.database.retrying(
             lambda connection: reputation.release(connection, scope, actor=actor, reason=reason)

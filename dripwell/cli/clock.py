@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell.bootstrap import Installation
-from dripwell.cli.opening import by_whom, opened, project
+from dripwell.cli.opening import WORDS, by_whom, opened, project
 from dripwell.cli.output import Answer, answers, moment, note
 from dripwell.core.duration import Duration
 from dripwell.core.errors import RefusedError, UnavailableError
@@ -53,7 +53,7 @@ def forward(duration: tuple[str, ...]) -> Answer:
         )
     project()
     settings = Settings.read()
-    advance.refuse_live(settings.live)
+    advance.refuse_live(settings.live_by)
     info = running(settings.state_dir)
     if info is None or not info.lasting:
         raise RefusedError(
@@ -75,7 +75,7 @@ def forward(duration: tuple[str, ...]) -> Answer:
 
 
 @clock.command()
-@click.option("--reason", required=True, help="Why the time is right now, for the activity log.")
+@click.option("--reason", type=WORDS, required=True, help="Why the time is right now, for the activity log.")
 @by_whom
 @answers
 def accept(reason: str, actor: str) -> Answer:

@@ -55,7 +55,7 @@ def demo(once: bool, seed: int, people: int, as_json: bool) -> None:
     """
     settings = Settings.read()
     if settings.live:
-        raise RefusedError("a demo never runs with a live provider: unset SENDGRID_API_KEY and try again")
+        raise RefusedError(f"a demo never runs with a live provider: unset {settings.live_by} and try again")
     folder = Path(tempfile.mkdtemp(prefix="dripwell-demo-"))
     folder.chmod(0o755)
     # A demo is throw-away: nothing of the environment's own servers or state is touched.

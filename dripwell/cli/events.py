@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell.bootstrap import Connection
-from dripwell.cli.opening import by_whom, opened
+from dripwell.cli.opening import ROW_ID, WORDS, by_whom, opened
 from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, number, table
 from dripwell.services import ingest
 from dripwell.storage import events as stored
@@ -84,9 +84,11 @@ def list_(quarantined: bool) -> Answer:
 
 
 @events.command("retry")
-@click.argument("webhook", metavar="[ID]", type=click.IntRange(min=1, max=2**63 - 1), required=False)
+@click.argument("webhook", metavar="[ID]", type=ROW_ID, required=False)
 @click.option("--all", "every", is_flag=True, help="Every webhook that was set aside.")
-@click.option("--reason", metavar="WHY", required=True, help="Why it will be read this time, for the activity log.")
+@click.option(
+    "--reason", type=WORDS, metavar="WHY", required=True, help="Why it will be read this time, for the activity log."
+)
 @by_whom
 @answers
 def retry(webhook: int | None, every: bool, reason: str, actor: str) -> Answer:
@@ -99,11 +101,9 @@ def retry(webhook: int | None, every: bool, reason: str, actor: str) -> Answer:
     """
     if every == (webhook is not None):
         raise click.UsageError("say which: an ID, or --all")
-    if not reason.strip():
-        raise click.UsageError("--reason must say why")
 
     def work(connection: Connection) -> list[int]:
-        return ingest.retry(connection, webhook, actor=actor, reason=reason.strip())
+        return ingest.retry(connection, webhook, actor=actor, reason=reason)
 
     with opened() as installation:
         again = installation.database.retrying(work)

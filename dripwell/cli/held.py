@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell.bootstrap import Connection
-from dripwell.cli.opening import by_whom, opened
+from dripwell.cli.opening import ROW_ID, WORDS, by_whom, opened
 from dripwell.cli.output import Answer, answers, counted, moment, table
 from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.services import held as service
@@ -92,10 +92,10 @@ def list_() -> Answer:
 
 
 @held.command()
-@click.argument("ids", nargs=-1, type=click.IntRange(min=1), metavar="[ID]...")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Every held message of this batch.")
+@click.argument("ids", nargs=-1, type=ROW_ID, metavar="[ID]...")
+@click.option("--batch", type=ROW_ID, metavar="N", help="Every held message of this batch.")
 @click.option("--confirm", type=click.IntRange(min=0), metavar="N", help="How many messages; it must be right.")
-@click.option("--reason", required=True, help="Why, for the activity log.")
+@click.option("--reason", type=WORDS, required=True, help="Why, for the activity log.")
 @by_whom
 @answers
 def release(ids: tuple[int, ...], batch: int | None, confirm: int | None, reason: str, actor: str) -> Answer:
@@ -130,9 +130,9 @@ def release(ids: tuple[int, ...], batch: int | None, confirm: int | None, reason
 
 
 @held.command()
-@click.argument("ids", nargs=-1, type=click.IntRange(min=1), metavar="[ID]...")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Every held message of this batch.")
-@click.option("--reason", required=True, help="Why, for the activity log.")
+@click.argument("ids", nargs=-1, type=ROW_ID, metavar="[ID]...")
+@click.option("--batch", type=ROW_ID, metavar="N", help="Every held message of this batch.")
+@click.option("--reason", type=WORDS, required=True, help="Why, for the activity log.")
 @by_whom
 @answers
 def skip(ids: tuple[int, ...], batch: int | None, reason: str, actor: str) -> Answer:
@@ -156,7 +156,7 @@ def _ids(connection: Connection, ids: Sequence[int], batch: int | None) -> list[
     if bool(ids) == (batch is not None):
         raise click.UsageError("name the messages, or one batch with --batch: dripwell held list shows both")
     if batch is None:
-        return sorted(set(ids))
+        return service.look_up(connection, ids)
     found = [row.id for row in outcomes.held(connection, batch_id=batch, limit=service.MOST)]
     if not found:
         raise NotFoundError(f"batch {batch} has no held message: see `dripwell held list`")

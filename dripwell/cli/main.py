@@ -5,23 +5,17 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import click
 
-from dripwell.cli.output import note, print_error
-from dripwell.core.errors import (
-    ConfigurationError,
-    ContentError,
-    DripwellError,
-    InvalidTokenError,
-    NotFoundError,
-    RefusedError,
-    UnavailableError,
-)
+from dripwell.cli.output import kind_of, note, print_error
+from dripwell.core.errors import DripwellError
 
 REGISTRY = (
     "writing",
@@ -42,15 +36,6 @@ REGISTRY = (
 """The modules of this package that hold commands, each in a list `commands`; in the order that help shows."""
 
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
-_KINDS: tuple[tuple[type[DripwellError], str, int], ...] = (
-    (RefusedError, "refused", REFUSED),
-    (ConfigurationError, "configuration", FAILED),
-    (ContentError, "content", FAILED),
-    (NotFoundError, "not_found", FAILED),
-    (UnavailableError, "unavailable", FAILED),
-    (InvalidTokenError, "token", FAILED),
-    (DripwellError, "failed", FAILED),
-)
 
 
 class Program(click.Group):
@@ -71,7 +56,8 @@ class Program(click.Group):
         try:
             code = super().main(given, "dripwell", complete_var, standalone_mode=False, **extra)
         except DripwellError as error:
-            kind, code = next((kind, code) for known, kind, code in _KINDS if isinstance(error, known))
+            kind = kind_of(error)
+            code = REFUSED if kind == "refused" else FAILED
             print_error(str(error), kind, as_json=as_json)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
@@ -86,6 +72,9 @@ class Program(click.Group):
         except click.Abort:
             note("stopped")
             code = INTERRUPTED
+        except Exception as error:
+            print_error(_unexpected(error), "failed", as_json=as_json)
+            code = FAILED
         sys.exit(code if isinstance(code, int) else DONE)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -131,6 +120,20 @@ def _examples_first(command: click.Command) -> None:
 
 def _first_sentence(words: str) -> str:
     return " ".join(words.split()).partition(". ")[0].rstrip(".")
+
+
+def _unexpected(error: Exception) -> str:
+    """What to report about a mistake of ours: its kind and the last line of Dripwell that it went through.
+
+    Never its words: a driver repeats the values of its statement there, and these may be addresses.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "dripwell" in Path(frame.filename).parts] or frames
+    place = f"{'/'.join(Path(ours[-1].filename).parts[-2:])}, line {ours[-1].lineno}" if ours else "an unknown place"
+    return (
+        f"this is a fault of Dripwell, not yours: {type(error).__name__} at {place}. Please report it with these words "
+        "and the command, without addresses"
+    )
 
 
 def _version() -> str:

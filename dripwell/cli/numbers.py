@@ -18,9 +18,11 @@ from dripwell.cli import funnel
 from dripwell.cli.opening import opened
 from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, number, table, to_stdout
 from dripwell.core.campaign import MARKETING_LANES
+from dripwell.delivery.smtp import parse_url
 from dripwell.embedded.lock import running
 from dripwell.services import pace, publish
 from dripwell.services.report import report as count_campaign
+from dripwell.settings import Settings
 from dripwell.storage import brakes, campaigns, clock, reports, workers
 
 SILENT = 60.0
@@ -59,9 +61,16 @@ def status() -> Answer:
         silent = {
             queue: workers.silent_for(connection, queue) for queues in bootstrap.QUEUES.values() for queue in queues
         }
+        stopped = reports.stopped(connection)
         info = running(installation.settings.state_dir)
         value: dict[str, Any] = {
             "provider": installation.settings.provider,
+            "relay": _relay(installation.settings),
+            "agreement": installation.provider.capabilities.baa,
+            "quarantine": None
+            if stopped.quarantined_at is None
+            else {"since": stopped.quarantined_at, "reason": stopped.quarantine_reason},
+            "clock_alarm": stopped.clock_alarm,
             "campaign_time": times.now,
             "ahead_seconds": int(offset.total_seconds()),
             "running": info is not None and info.lasting,
@@ -76,6 +85,7 @@ def status() -> Answer:
             ],
             "queues": {queue: None if math.isinf(seconds) else round(seconds, 1) for queue, seconds in silent.items()},
             "unsettled": reports.unsettled(connection, times.now),
+            "being_checked": reports.being_checked(connection),
             "next_due": reports.next_due(connection),
         }
         zone = ZoneInfo(installation.site.clinic.timezone)
@@ -85,8 +95,8 @@ def status() -> Answer:
 def _status_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     days = value["ahead_seconds"] / 86400
     ahead = f", {days:,.1f} days ahead" if value["ahead_seconds"] else ""
-    provider = "live provider" if value["provider"] != "sandbox" else "sandbox: nothing leaves this machine"
-    lines: list[Line] = [Text.assemble((provider, "bold"), f"   {moment(value['campaign_time'], zone)}{ahead}"), ""]
+    lines: list[Line] = [Text.assemble((_way(value), "bold"), f"   {moment(value['campaign_time'], zone)}{ahead}")]
+    lines += [*_stopped(value, zone), ""]
     rows = [
         [
             one["campaign"],
@@ -101,7 +111,9 @@ def _status_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     lines += table(["campaign", "state", "version", "people", ""], rows) if rows else ["  no campaigns"]
     lines += [
         "",
-        *table(["lane", "due", "in batch", "held", "oldest", "calls"], [_lane(one, zone) for one in value["lanes"]]),
+        *table(
+            ["lane", "due", "in batch", "held", "oldest", "calls"], [_lane(one, value, zone) for one in value["lanes"]]
+        ),
     ]
     lines += _slowed(value, zone)
     served = [queue for queue, seconds in value["queues"].items() if seconds is not None and seconds < SILENT]
@@ -112,12 +124,57 @@ def _status_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
         lines.append(Text.assemble("  ", ("!", "yellow"), f" nobody serves {', '.join(silent)}{start}"))
     else:
         lines.append(Text.assemble("  ", ("✓", "green"), " every queue is served"))
-    open_work = {name: count for name, count in value["unsettled"].items() if count}
-    words = ", ".join(f"{number(count)} {name.replace('_', ' ')}" for name, count in open_work.items())
-    lines.append(f"  in work: {words or 'nothing'}")
+    lines.append(f"  in work: {_in_work(value) or 'nothing'}")
     if value["next_due"] is not None:
         lines.append(f"  next due: {moment(value['next_due'], zone)}")
     return lines
+
+
+def _relay(settings: Settings) -> str | None:
+    if settings.smtp_url is None:
+        return None
+    relay = parse_url(settings.smtp_url.get_secret_value())
+    return f"{relay.host}:{relay.port}"
+
+
+def _way(value: dict[str, Any]) -> str:
+    if value["provider"] == "sandbox":
+        return "sandbox: nothing leaves this machine"
+    if value["provider"] == "sendgrid":
+        return "live: SendGrid"
+    signed = "an agreement for health data is signed" if value["agreement"] else "no agreement for health data"
+    return f"live: SMTP through {clean(value['relay'])}, {signed}"
+
+
+def _stopped(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
+    """What a person must look at before any mail goes out again."""
+    lines: list[Line] = []
+    if value["quarantine"] is not None:
+        since = moment(value["quarantine"]["since"], zone)
+        lines += [
+            Text.assemble(("!", "red"), (f" QUARANTINE since {since}: nobody is called.", "bold")),
+            clean(f"  {value['quarantine']['reason']}"),
+            "  Go on: dripwell quarantine show",
+        ]
+    if value["clock_alarm"] is not None:
+        lines += [
+            Text.assemble(("!", "red"), clean(f" {value['clock_alarm']}: planning and campaign emails stand still.")),
+            "  When the time is right: dripwell clock accept --reason …",
+        ]
+    return ["", *lines] if lines else []
+
+
+def _in_work(value: dict[str, Any]) -> str:
+    work, checked = value["unsettled"], value["being_checked"]
+    said = (
+        (work["due"], "person due", "people due"),
+        (work["planned"], "email due", "emails due"),
+        (work["in_batch"], "email in a batch", "emails in batches"),
+        (work["batches"] - checked, "batch", "batches"),
+        (checked, "call being checked", "calls being checked"),
+        (work["webhooks"], "webhook unread", "webhooks unread"),
+    )
+    return ", ".join(counted(count, one, many) for count, one, many in said if count)
 
 
 def _slowed(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
@@ -141,10 +198,14 @@ def _slowed(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     return ["", *lines] if lines else []
 
 
-def _lane(one: dict[str, Any], zone: ZoneInfo) -> list[str]:
+def _lane(one: dict[str, Any], value: dict[str, Any], zone: ZoneInfo) -> list[str]:
     oldest: datetime | None = one["oldest_due"]
     breaker = {"closed": "go out", "open": "held back", "half_open": "being tried"}[one["breaker"]]
     why = f": {one['breaker_reason']}" if one["breaker"] != "closed" and one["breaker_reason"] else ""
+    if value["quarantine"] is not None:
+        breaker, why = "stopped", ": quarantine"
+    elif value["clock_alarm"] is not None and one["lane"] in MARKETING_LANES:
+        breaker, why = "stopped", ": the clock is in doubt"
     counts = [number(one[name]) for name in ("due", "in_batch", "held")]
     return [one["lane"], *counts, moment(oldest, zone) if oldest else "-", clean(breaker + why)]
 

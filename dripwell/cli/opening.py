@@ -13,6 +13,9 @@ import click
 from dripwell import bootstrap
 from dripwell.bootstrap import Installation
 from dripwell.cli.output import is_terminal, to_stderr
+from dripwell.content.lint_site import invented_facts
+from dripwell.content.load import load_site
+from dripwell.content.places import SEGMENTS, SITE
 from dripwell.core.address import check
 from dripwell.core.errors import ConfigurationError
 from dripwell.settings import Settings
@@ -80,3 +83,53 @@ class Address(click.ParamType[str]):
 
 
 ADDRESS = Address()
+
+
+class Words(click.ParamType[str]):
+    """Words for the activity log. Nothing but blanks and dots tells nobody anything later."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The words without the blanks around them."""
+        if not any(letter.isalnum() for letter in str(value)):
+            self.fail("write words: whoever reads the log later wants to know why", param, ctx)
+        return str(value).strip()
+
+
+WORDS = Words()
+
+
+class RowId(click.IntRange):
+    """A number as the record counts rows: a PostgreSQL bigint from 1."""
+
+    def __init__(self) -> None:
+        """From 1 to the last number that a row can have."""
+        super().__init__(min=1, max=2**63 - 1)
+
+
+ROW_ID = RowId()
+
+
+def ready_to_mail(settings: Settings, root: Path) -> None:
+    """For whatever mails or serves: raise ConfigurationError when a live provider is set and something is missing.
+
+    That is a secret, the webhook's key, or a fact of `config/site.yaml` that is still invented: service emails need no
+    campaign to be started, so they would go out with it.
+    """
+    if not settings.live:
+        return
+    settings.check_live()
+    try:
+        sources = {
+            path: (root / path).read_text(encoding="utf-8") for path in (SITE, SEGMENTS) if (root / path).is_file()
+        }
+    except UnicodeDecodeError:
+        return  # told, like every error in these files, where they are opened
+    site, _ = load_site(sources)
+    invented = [] if site is None else invented_facts(site)
+    if invented:
+        raise ConfigurationError(
+            f"config/site.yaml still has placeholders, and {settings.live_by} is set, so real people would get them: "
+            f"{', '.join(invented)}. Write what is true, or unset {settings.live_by} to go on in the sandbox."
+        )

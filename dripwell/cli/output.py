@@ -18,6 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 from dripwell.content.problems import printable
+from dripwell.core.errors import (
+    ConfigurationError,
+    ContentError,
+    DripwellError,
+    InvalidTokenError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 
 FORMAT = 1
 """The version of every JSON object. A name that changes its meaning, or goes, raises it."""
@@ -81,6 +90,21 @@ def print_error(text: str, kind: str, *, as_json: bool) -> None:
     to_stderr().print(Text.assemble(("error:", "bold red"), " ", clean(text)))
     if as_json:
         print_json({"error": text, "kind": kind})
+
+
+_KINDS: tuple[tuple[type[DripwellError], str], ...] = (
+    (RefusedError, "refused"),
+    (ConfigurationError, "configuration"),
+    (ContentError, "content"),
+    (NotFoundError, "not_found"),
+    (UnavailableError, "unavailable"),
+    (InvalidTokenError, "token"),
+)
+
+
+def kind_of(error: DripwellError) -> str:
+    """The word for programs that says whom an error concerns."""
+    return next((kind for known, kind in _KINDS if isinstance(error, known)), "failed")
 
 
 def clean(text: str) -> str:

@@ -9,12 +9,15 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell.bootstrap import Installation
-from dripwell.cli.opening import by_whom, opened
+from dripwell.cli.opening import WORDS, by_whom, opened
 from dripwell.cli.output import Answer, Line, answers, counted, moment, number
+from dripwell.core.errors import NotFoundError
 from dripwell.services import hold, restore
 from dripwell.services import quarantine as service
 from dripwell.storage import journal, spool
 
+MOST_DAYS = 3650
+"""Ten years: every email there ever was."""
 _JOURNALS = click.option(
     "--journal",
     "folders",
@@ -95,7 +98,7 @@ def _told(found: service.Found) -> list[Line]:
 @_JOURNALS
 @click.option(
     "--hold-since",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_DAYS),
     metavar="DAYS",
     help="A host and its journal are lost: hold every email planned in these days.",
 )
@@ -154,7 +157,7 @@ def _replayed(done: restore.Replayed, held: int) -> list[Line]:
 
 
 @quarantine.command()
-@click.option("--reason", required=True, metavar="WORDS", help="What happened.")
+@click.option("--reason", type=WORDS, required=True, metavar="WORDS", help="What happened.")
 @by_whom
 @answers
 def begin(reason: str, actor: str) -> Answer:
@@ -172,7 +175,9 @@ def begin(reason: str, actor: str) -> Answer:
 
 
 @quarantine.command()
-@click.option("--reason", required=True, metavar="WORDS", help="What was done and why calls are right again.")
+@click.option(
+    "--reason", type=WORDS, required=True, metavar="WORDS", help="What was done and why calls are right again."
+)
 @click.option("--without-replay", is_flag=True, help="Nothing was mailed after the backup, or every journal is lost.")
 @by_whom
 @answers
@@ -196,6 +201,12 @@ def lift(reason: str, without_replay: bool, actor: str) -> Answer:
 
 
 def _folders(installation: Installation, others: Sequence[Path]) -> list[Path]:
+    for folder in others:
+        if not any(folder.glob("calls-*.journal")):
+            raise NotFoundError(
+                f"no journal in {folder}: name the folder that holds calls-….journal, a copy of the other host's "
+                "journal folder in its state directory"
+            )
     return [journal.folder_in(installation.settings.state_dir), *others]
 
 

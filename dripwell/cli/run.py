@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import click
 
 from dripwell import bootstrap
 from dripwell.cli import fleet
+from dripwell.cli.opening import project, ready_to_mail
 from dripwell.cli.output import note
 from dripwell.embedded.lock import hold
 from dripwell.embedded.supervisor import Supervisor
@@ -25,9 +25,11 @@ def run() -> None:
     DRIPWELL_WEB_PORT=9000 dripwell run
     DATABASE_URL=postgresql://… REDIS_URL=redis://… dripwell run
     """
+    root = project()
     settings = Settings.read()
+    ready_to_mail(settings, root)  # once and before any server starts, not once for every process
     with hold(settings.state_dir, lasting=True) as held:
-        crew = fleet.assemble(settings, held, Path.cwd())
+        crew = fleet.assemble(settings, held, root)
         with crew.servers:
 
             def ready() -> None:
@@ -53,6 +55,7 @@ def web(host: str, port: int | None) -> None:
     dripwell web --port 9000
     dripwell web --host 0.0.0.0 --port 80
     """
+    ready_to_mail(Settings.read(), project())
     _become("dripwell.web", "--host", host, *(["--port", str(port)] if port else []))
 
 
@@ -74,6 +77,7 @@ def worker(queues: str | None, children: int) -> None:
     unknown = [name for name in chosen if name not in every]
     if unknown:
         raise click.UsageError(f"there is no queue `{unknown[0]}`; queues are: {', '.join(every)}")
+    ready_to_mail(Settings.read(), project())
     _become("dripwell.workers.bell", "--queues", ",".join(chosen), "--children", str(children))
 
 

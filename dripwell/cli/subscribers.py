@@ -17,7 +17,7 @@ from dripwell.content.problems import did_you_mean
 from dripwell.content.subscribers_csv import RELATIONSHIPS, count, read
 from dripwell.core.campaign import Site
 from dripwell.core.duration import resolve
-from dripwell.core.errors import NotFoundError
+from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.services import enroll as services
 from dripwell.services import publish
 from dripwell.services.enroll import Consent
@@ -37,6 +37,10 @@ _BECAME = {
     "SUPPRESSED": "not mailed",
     "SKIPPED": "not mailed",
 }
+
+NO_AGREEMENT = "the provider has signed no agreement for health data"
+_WORDS = {"no_baa": f"a patient, and {NO_AGREEMENT}"}
+"""Reasons that say nothing to whoever has not read the rules."""
 
 
 @click.group()
@@ -66,9 +70,10 @@ def subscribers() -> None:
 @click.option("--timezone", metavar="ZONE", help="Such as America/Denver (default: the clinic's).")
 @click.option(
     "--relationship",
-    type=click.Choice(RELATIONSHIPS),
-    help="To the clinic (default: prospect, or what is known). Patients are mailed under an agreement only.",
+    type=click.Choice(RELATIONSHIPS, case_sensitive=False),
+    help="To the clinic (default: prospect, or what is known). Alone it corrects what is kept of somebody known.",
 )
+@by_whom
 @answers
 def add(
     address: str,
@@ -81,20 +86,26 @@ def add(
     first_name: str | None,
     timezone: str | None,
     relationship: str | None,
+    actor: str,
 ) -> Answer:
     """Add one person: either they confirm by email, or you say how you know that they agreed.
 
     \b
     dripwell subscribers add maria@example.com --confirm-by-email --form series-request
     dripwell subscribers add maria@example.com --topic seven-part-series --source "front desk, in writing"
-    dripwell subscribers add maria@example.com --topic monthly-notes --source "paper form" --relationship patient
+    dripwell subscribers add maria@example.com --relationship patient          corrects what is kept of her
+
+    Patients are mailed only through a provider that has signed an agreement for health data.
     """
     zone = _zone(timezone)
     fields = {"first_name": first_name} if first_name else {}
     if confirm_by_email:
         if form is None or topic is not None or source is not None or wording or given_at is not None:
             raise click.UsageError("--confirm-by-email goes with --form NAME, and with neither --topic nor --source")
-        return _ask_to_confirm(address, form, fields, zone, relationship)
+        return _ask_to_confirm(address, form, fields, zone, relationship, actor)
+    alone = (form, topic, source, given_at, first_name, timezone) == (None,) * 6 and not wording
+    if relationship is not None and alone:
+        return _correct(address, relationship, actor)
     if form is not None or topic is None or source is None:
         raise click.UsageError(
             "nobody is mailed without consent: give --confirm-by-email --form NAME, "
@@ -103,6 +114,7 @@ def add(
     with opened() as installation, installation.database.transaction() as connection:
         times = clock.read(connection)
         consent = _consent(installation.site, times, topic, source, wording, given_at)
+        before = services.relationship_of(connection, address, installation.pepper)
         subscriber_id, new = services.add(
             connection,
             address=address,
@@ -114,7 +126,9 @@ def add(
             fields=fields,
             relationship=relationship,
             corrects=relationship is not None,
+            actor=actor,
         )
+        after = services.relationship_of(connection, address, installation.pepper)
         suppressed = _suppressed(connection, subscriber_id)
     for scope, reason in suppressed.items():
         note(
@@ -127,21 +141,40 @@ def add(
             "topic": topic,
             "given_at": consent.given_at or times.now,
             "suppressed": suppressed,
+            "relationship": after,
         },
         [
             f"{address} is {'added' if new else 'known; the consent is kept'}, with consent to {topic}.",
+            f"relationship: {before} → {after}" if before not in (None, after) else f"relationship: {after}",
             f"Into a campaign: dripwell enroll NAME {address}",
         ],
     )
 
 
+def _correct(address: str, relationship: str, actor: str) -> Answer:
+    with opened() as installation, installation.database.transaction() as connection:
+        before = services.correct(
+            connection,
+            address=address,
+            pepper=installation.pepper,
+            new_id=installation.new_id,
+            times=clock.read(connection),
+            relationship=relationship,
+            actor=actor,
+        )
+    changed = before != relationship
+    says = f"relationship: {before} → {relationship}" if changed else f"{address} is kept as {relationship} already."
+    return Answer({"address": address, "added": False, "relationship": relationship, "was": before}, [says])
+
+
 def _ask_to_confirm(
-    address: str, form: str, fields: dict[str, str], zone: str | None, relationship: str | None
+    address: str, form: str, fields: dict[str, str], zone: str | None, relationship: str | None, actor: str
 ) -> Answer:
     with opened() as installation, installation.database.transaction() as connection:
         names = [known.name for known in installation.site.forms]
         if form not in names:
             raise NotFoundError(_no_such("form", form, names))
+        before = services.relationship_of(connection, address, installation.pepper)
         services.ask_to_confirm(
             connection,
             address=address,
@@ -152,11 +185,22 @@ def _ask_to_confirm(
             timezone=zone,
             fields=fields,
             relationship=relationship,
+            actor=actor,
         )
-    return Answer(
-        {"address": address, "form": form, "confirmation": "planned"},
-        [f"{address} is asked to confirm. Nothing else is mailed until they do. One such email a day at most."],
-    )
+        after = services.relationship_of(connection, address, installation.pepper)
+        if after == "patient" and not installation.provider.capabilities.baa:
+            raise RefusedError(  # which takes everything back: they would wait for an email that never comes
+                f"{address} is a patient, and {NO_AGREEMENT}: no email would ever reach them. Mail through a relay "
+                "whose owner has signed one, with DRIPWELL_SMTP_URL and DRIPWELL_SMTP_BAA=yes "
+                "(docs/how-to/smtp.md), or note how they agreed: "
+                f"dripwell subscribers add {address} --topic TOPIC --source WORDS"
+            )
+    lines: list[Line] = [
+        f"{address} is asked to confirm. Nothing else is mailed until they do. One such email a day at most."
+    ]
+    if before not in (None, after):
+        lines.append(f"relationship: {before} → {after}")
+    return Answer({"address": address, "form": form, "confirmation": "planned", "relationship": after}, lines)
 
 
 @subscribers.command("import")
@@ -177,8 +221,8 @@ def import_(file: Path, topic: str, source: str, wording: str, given_at: datetim
     dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May"
     dripwell subscribers import people.csv --topic monthly-notes --source "old system" --given-at 2024-02-01 --json
 
-    Columns `timezone`, `tags` (separated by ;), `relationship` (prospect, patient, unknown) and `first_name` are known;
-    any other column is kept as a field.
+    Columns timezone, tags (separated by ;) and relationship (prospect, patient or unknown) are known. Any other column,
+    such as first_name, is kept as a field.
     """
     rows = count(file)  # to its end, so that a file that breaks off in the middle is refused as a whole
     with opened() as installation:
@@ -282,7 +326,7 @@ def _person_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     lines: list[Line] = [
         Text.assemble((value["address"], "bold"), f"   {value['state']}   since {moment(value['joined_at'], zone)}")
     ]
-    facts = [] if value["relationship"] == "prospect" else [f"relationship {value['relationship']}"]
+    facts = [f"relationship {value['relationship']}"]
     facts += [f"{name} {content}" for name, content in value["fields"].items()]
     facts += [f"tag {tag}" for tag in value["tags"]]
     facts += [value["timezone"]] if value["timezone"] else []
@@ -314,7 +358,7 @@ def _joined(row: dict[str, Any]) -> str:
 
 
 def _mailed(row: dict[str, Any]) -> str:
-    reason = _spaced(row["reason"])
+    reason = _WORDS.get(row["reason"]) or _spaced(row["reason"])
     became = _BECAME[row["state"]]
     if not reason:
         return f"{row['step_key']}   {became}"

@@ -138,7 +138,8 @@ def _as_text(
         lines += [Text.from_ansi(show(problem, sources.get(problem.path), color=True)), ""]
     if verbose:
         for name, ways in going_out.items():
-            lines += [Text.assemble((name, "bold"), ":"), *(f"  {way}" for way in ways), ""]
+            if ways:  # of an email with errors nobody can say how it would go out
+                lines += [Text.assemble((name, "bold"), ":"), *(f"  {way}" for way in ways), ""]
         lines += [f"read {path}" for path in sorted(sources)] + [""]
         codes = sorted({problem.code for problem in problems if problem.code in CATALOG})
         lines += [Text.assemble((code, "bold"), f": {CATALOG[code]}\n") for code in codes]

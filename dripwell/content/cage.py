@@ -24,6 +24,7 @@ from dripwell.content.expressions import (
     evaluate,
     mentions,
     names_in,
+    odd_one,
     outputs,
     questions,
     spans,
@@ -69,20 +70,25 @@ def parse(text: str, names: Names, path: str, first_line: int = 1) -> tuple[Pars
 
     if len(text) > MAX_SOURCE:
         return whole(f"this text is longer than {MAX_SOURCE:,} letters", "D105")
+    tokens: list[Token] = []
+    read_to_the_end = False
     try:
-        tokens: list[Token] = []
         for token in CAGE.lex(text):
             if token[1] == "raw_begin":
                 raise TemplateSyntaxError("`raw` cannot be used in an email", token[0])
             tokens.append(token)
             if len(tokens) > MAX_TOKENS:
                 return whole("this text has too much between {{ and }}")
+        read_to_the_end = True
         tree = CAGE.parse(text)
     except TemplateSyntaxError as error:
         line = min(max(error.lineno, 1), text.count("\n") + 1)
-        start, length = _line_span(text, line, "{")
         said = f"this is not readable: {error.message}"
         help = 'write {{ first_name or "there" }}'
+        odd = odd_one(tokens) if read_to_the_end else None
+        if odd is not None:
+            line, said, help = odd
+        start, length = _line_span(text, line, "{%" if odd else "{")
         return None, (Problem("D202", "error", path, first_line + line - 1, start, length, said, help),)
     except RecursionError:
         return whole("this is nested too deeply")

@@ -164,6 +164,34 @@ def questions(tokens: Iterable[Token]) -> list[str]:
     return found
 
 
+_PAIRS = {"if": "endif", "for": "endfor"}
+
+
+def odd_one(tokens: Iterable[Token]) -> tuple[int, str, str] | None:
+    """The first `{% if %}` or `{% for %}` without its end, or the end without one: its line, what is wrong, the help.
+
+    None when all of them stand in pairs.
+    """
+    opened: list[tuple[int, str]] = []
+    begins = False
+    for line, kind, value in tokens:
+        if kind == "block_begin":
+            begins = True
+        elif begins and kind == "name":
+            begins = False
+            if value in _PAIRS:
+                opened.append((line, value))
+            elif value in _PAIRS.values():
+                if not opened or _PAIRS[opened[-1][1]] != value:
+                    wanted = value.removeprefix("end")
+                    return line, f"this {{% {value} %}} has no {{% {wanted} … %}} before it", "take it out, or add that"
+                opened.pop()
+    if not opened:
+        return None
+    line, name = opened[0]
+    return line, f"this {{% {name} %}} has no {{% {_PAIRS[name]} %}}", f"write {{% {_PAIRS[name]} %}} where it ends"
+
+
 def names_in(node: nodes.Node) -> set[str]:
     """Every name an expression mentions."""
     found = {name.name for name in node.find_all(nodes.Name)}

@@ -49,6 +49,10 @@ CATALOG: Mapping[str, str] = {
         "A condition or a test asks who clicked while `privacy.track_clicks` is false. Nothing would ever be "
         "true. Ask for something else, or turn click tracking on."
     ),
+    "D205": (
+        "The warm-up's first day is more than 90 days ahead. Until that day no campaign email goes out at all, so it "
+        "is probably a year or a month mistyped. Service emails are never kept back."
+    ),
     "D301": (
         "The subject or preheader names a treatment or a condition. Both show on a lock screen, to whoever is "
         "near. That a person gets mail from a clinic like this is health information in itself. Say it "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
 from urllib.parse import urlsplit
 
 from dripwell.content import theme, wording
@@ -133,6 +134,26 @@ def _asked(condition: Condition) -> Iterator[str]:
             pass
 
 
+FAR = timedelta(days=90)
+"""A warm-up that begins later than this is a year mistyped: until then no campaign email goes out at all."""
+
+
+def far_warm_up(sources: Sources, site: Site, today: date) -> Iterator[Problem]:
+    """D205: the warm-up's first day is so far ahead that it can hardly be meant. `today` is in the clinic's zone."""
+    if site.warm_up is None or site.warm_up.first_day - today <= FAR:
+        return
+    days = (site.warm_up.first_day - today).days
+    yield in_file(
+        sources,
+        SITE,
+        "first_day:",
+        "D205",
+        "warning",
+        f"the warm-up begins in {days:,} days; until then no campaign email goes out",
+        "write the day of the first email",
+    )
+
+
 # -- the theme ---------------------------------------------------------------------------------------------------------
 
 
@@ -181,8 +202,8 @@ def _inverted(color: str) -> str:
 # -- placeholders ------------------------------------------------------------------------------------------------------
 
 
-def placeholders(sources: Sources, site: Site, campaign: Campaign, claims: Mapping[str, Claim]) -> Iterator[Problem]:
-    """D513: invented facts, reviewers and addresses that a live start must not mail."""
+def invented_facts(site: Site) -> list[str]:
+    """The facts of the clinic that are still placeholders, in the order of the file, each once."""
     clinic = site.clinic
     facts = (
         clinic.legal_name,
@@ -197,10 +218,14 @@ def placeholders(sources: Sources, site: Site, campaign: Campaign, claims: Mappi
         site.consultation.notify,
         *site.link_hosts,
     )
+    return [fact for fact in dict.fromkeys(facts) if _PLACEHOLDER.search(fact)]
+
+
+def placeholders(sources: Sources, site: Site, campaign: Campaign, claims: Mapping[str, Claim]) -> Iterator[Problem]:
+    """D513: invented facts, reviewers and addresses that a live start must not mail."""
     help = "a live start needs the real value"
-    for fact in dict.fromkeys(facts):
-        if _PLACEHOLDER.search(fact):
-            yield in_file(sources, SITE, fact, "D513", "error", f"`{fact}` is a placeholder", help)
+    for fact in invented_facts(site):
+        yield in_file(sources, SITE, fact, "D513", "error", f"`{fact}` is a placeholder", help)
     path = f"campaigns/{campaign.name}/claims.yaml"
     for claim in claims.values():
         if _PLACEHOLDER.search(f"{claim.reviewed_by} {claim.source}"):

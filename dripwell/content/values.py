@@ -442,10 +442,11 @@ def _throughput(value: Any) -> float:
     match = re.fullmatch(r"([1-9]\d{0,6}) per (second|minute|hour|day)", text)
     if match is None:
         amount = re.match(r"\s*([1-9]\d{0,6})\b", text)
-        unit = next((unit for unit in _SECONDS if unit[:3] in text.lower()), "second")
+        unit = next((unit for unit in _SECONDS if unit[:3] in text.lower()), None)
+        # Without a unit that is one here nothing is suggested: to guess `second` could mean a million times too fast.
         fail(
             f"`{text}` is not a pace",
-            label=f"did you mean `{amount[1]} per {unit}`?" if amount else "",
+            label=f"did you mean `{amount[1]} per {unit}`?" if amount and unit else "",
             help="a number per second, minute, hour or day: 3000 per hour",
         )
     return int(match[1]) / _SECONDS[match[2]]

@@ -52,6 +52,7 @@ class NotSent:
     status: int | None = None
     retry_after: timedelta | None = None  # from Retry-After or X-RateLimit-Reset
     rate_limited: bool = False  # 429
+    person: bool = False  # said of this person's mailbox: it tells nothing about the provider
     account: bool = False  # 401, 403, 404, 405, 406, 451; by SMTP 5xx to AUTH or MAIL: opens the breaker at once
 
 
@@ -95,10 +96,15 @@ class ProviderEvent:
 
 @dataclass(frozen=True, slots=True)
 class LogAnswer:
-    """What the provider's message log says about one message: found, not found, or no answer (429, outage)."""
+    """What the provider's message log says about one message: found, not found, or no answer (429, outage).
+
+    `batches` are those of ours whose calls it was accepted in, as far as the log tells: a message that was called for
+    twice proves nothing about the other call.
+    """
 
     answered: bool
     found: bool = False
+    batches: frozenset[int] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

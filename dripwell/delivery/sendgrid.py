@@ -44,6 +44,7 @@ LONGEST_WAIT = timedelta(hours=1)  # asking once an hour is no loop, and a mad h
 LOG_ROWS = 50
 
 _ROW = re.compile(r"\bpersonalizations[.\[](\d{1,6})\b")
+_BATCH = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
 _EPOCH_FROM = 1_000_000_000  # a reset below is seconds to wait, from here on it is a date
 
@@ -113,6 +114,7 @@ class SendGrid:
         if not isinstance(rows, list):
             return LogAnswer(answered=False)
         complete = len(rows) < LOG_ROWS
+        found, batches = False, set[int]()
         for row in rows:
             name = row.get("sg_message_id") if isinstance(row, dict) else None
             if not isinstance(name, str) or not name:
@@ -121,9 +123,11 @@ class SendGrid:
             detail = self._json(self._sendgrid.client.logs._(quote(name, safe="")).get)
             if detail is None:
                 complete = False
-            elif _carries(detail, message):
-                return LogAnswer(answered=True, found=True)
-        return LogAnswer(answered=complete)
+            else:
+                named = _batches(detail, message)
+                found |= named is not None
+                batches |= named or set()
+        return LogAnswer(answered=complete or found, found=found, batches=frozenset(batches))
 
     def is_genuine(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Check the signature on the raw bytes; without a key nothing is genuine."""
@@ -269,11 +273,15 @@ def _log_query(address: str, since: datetime) -> str | None:
     return f'to_email = {mark}{address}{mark} AND sg_message_id_created_at >= TIMESTAMP "{moment}"'
 
 
-def _carries(detail: Mapping[str, Any], message: UUID) -> bool:
-    """Say whether a log entry, or any event in it, has our custom arg for this message."""
+def _batches(detail: Mapping[str, Any], message: UUID) -> set[int] | None:
+    """The batches that a log entry, or any event in it, names beside this message; None: it is not about it."""
     events = detail.get("events")
+    found: set[int] | None = None
     for part in (detail, *(events if isinstance(events, list) else ())):
         args = part.get("custom_args") if isinstance(part, dict) else None
         if isinstance(args, dict) and args.get("dw_m") == message.hex:
-            return True
-    return False
+            found = set() if found is None else found
+            batch = args.get("dw_b")
+            if isinstance(batch, str) and _BATCH.fullmatch(batch):
+                found.add(int(batch))
+    return found

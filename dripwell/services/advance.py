@@ -16,11 +16,11 @@ _LOOK = 0.02
 _RING = 0.06
 
 
-def refuse_live(live: bool) -> None:
-    """Raise RefusedError when a live provider is configured: people's time is not ours to move."""
-    if live:
+def refuse_live(live_by: str | None) -> None:
+    """Raise RefusedError when a live provider is configured, by this variable: people's time is not ours to move."""
+    if live_by is not None:
         raise RefusedError(
-            "campaign time moves only in the sandbox, and a live provider is configured: unset SENDGRID_API_KEY first"
+            f"campaign time moves only in the sandbox, and a live provider is configured: unset {live_by} first"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,10 @@ LEASE = 60.0
 """Wall seconds an OPEN batch belongs to its sender."""
 PAUSED_FOR = 900.0
 """Wall seconds until somebody at a mailbox provider that is left alone is looked at again."""
+PROBED = 500
+"""How far behind the first a probe is taken: those refused together often stand together."""
+LOOKS = 50
+"""How often one claim looks behind people who must wait."""
 LAPSED = 2
 """A message that was in so many batches whose owners died goes alone: it may be what kills them."""
 
@@ -68,7 +72,7 @@ def _claim(sender: Sender, connection: Connection, lane: Lane, nonce: UUID) -> B
     # Before any row is locked: when places are few, claims take turns.
     allowed = pace.allowance(connection, sender.site, lane, times.now)
     limit = limit if allowed is None else min(limit, allowed)
-    if limit == 0 or (state.breaker != "closed" and not batches.try_once(connection, lane)):
+    if limit == 0:
         return None
     resolve.expire(connection, lane, times.now)
     for group in _turns(connection, state, lane, times.now, limit):
@@ -81,7 +85,9 @@ def _claim(sender: Sender, connection: Connection, lane: Lane, nonce: UUID) -> B
             continue
         taken = _take(sender, connection, lane, group, published, staged, times)
         if taken is not None:
-            return _open(sender, connection, lane, nonce, state.epoch, group, published, staged, taken, times)
+            if state.breaker != "closed" and not batches.try_once(connection, lane):
+                return None
+            return _open(sender, connection, lane, nonce, state, group, published, staged, taken, times)
     return None
 
 
@@ -93,6 +99,7 @@ class _Group:
     step_key: str
     size: int
     suspect_of: int | None = None
+    probe: bool = False  # one person far from the last one, to tell bad words from a bad address
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,9 @@ def _turns(connection: Connection, state: LaneRow, lane: Lane, now: datetime, li
     groups = [(row.campaign_id, row.step_key) for row in messages.groups_due(connection, lane, now)]
     last = (state.last_campaign_id, state.last_step_key)
     for campaign_id, step_key in sorted(groups, key=lambda group: (group <= last, group)):
-        yield _Group(campaign_id, step_key, limit)
+        # One who was refused alone may be at fault, or the words: somebody else alone tells which.
+        probe = batches.refused_alone(connection, campaign_id, step_key)
+        yield _Group(campaign_id, step_key, 1 if probe else limit, probe=probe)
 
 
 def _take(
@@ -138,18 +147,22 @@ def _take(
             hold=hold,
         )
 
-    if staged.why_not is not None:
-        rows = claimed(1)  # what cannot be staged goes out one message a call
-        return _Taken(rows, None, facts.extras(connection, published, group.step_key, rows)) if rows else None
-    if not staged.tests:
-        rows = _together(_without_paused(connection, lane, claimed(group.size)))
-        return _Taken(rows, 0, facts.extras(connection, published, group.step_key, rows)) if rows else None
+    if staged.why_not is not None or not staged.tests:
+        # What cannot be staged goes out one message a call.
+        size = group.size if staged.why_not is None else 1
+        if group.probe:
+            far = [row.id for row in claimed(PROBED, hold=False)][-1:]
+            rows = _who_may(connection, lane, lambda: claimed(1, far))
+        else:
+            rows = _together(_who_may(connection, lane, lambda: claimed(size)))
+        variant = 0 if staged.why_not is None else None
+        return _Taken(rows, variant, facts.extras(connection, published, group.step_key, rows)) if rows else None
     # Of several variants a call carries one. So many are looked at that one of them can fill it.
-    seen = claimed(group.size * len(staged.variants), hold=False)
+    seen = _who_may(connection, lane, lambda: claimed(group.size * len(staged.variants), hold=False))
     extras = facts.extras(connection, published, group.step_key, seen)
     chosen: list[int] = []
-    variant: int | None = None
-    for row in _together(_without_paused(connection, lane, seen), in_order=False):
+    variant = None
+    for row in _together(seen, in_order=False):
         found = _variant_of(sender, published, staged, row, extras, times)
         if not chosen:
             variant = found
@@ -175,14 +188,21 @@ def _variant_of(
         return None
 
 
-def _without_paused(connection: Connection, lane: Lane, rows: list[Addressee]) -> list[Addressee]:
-    """Those whose mailbox provider we may mail now; the others are looked at again later."""
+def _who_may(connection: Connection, lane: Lane, claimed: Callable[[], list[Addressee]]) -> list[Addressee]:
+    """Of those who are claimed, whose mailbox provider we may mail now. The others are looked at again later, and those
+    behind them are claimed instead.
+    """
+    rows = claimed()
     paused = brakes.paused_groups(connection) if rows and lane in MARKETING_LANES else set()
     if not paused:
         return rows
-    waiting = [row.id for row in rows if group_of(row.address) in paused]
-    messages.postpone(connection, waiting, PAUSED_FOR)
-    return [row for row in rows if row.id not in set(waiting)]
+    for _ in range(LOOKS):
+        waiting = {row.id for row in rows if group_of(row.address) in paused}
+        messages.postpone(connection, sorted(waiting), PAUSED_FOR)
+        if len(waiting) < len(rows) or not rows:
+            return [row for row in rows if row.id not in waiting]
+        rows = claimed()
+    return []
 
 
 def _together(rows: list[Addressee], *, in_order: bool = True) -> list[Addressee]:
@@ -202,7 +222,7 @@ def _open(
     connection: Connection,
     lane: Lane,
     nonce: UUID,
-    epoch: int,
+    state: LaneRow,
     group: _Group,
     published: Published,
     staged: Staged,
@@ -228,7 +248,7 @@ def _open(
     batches.served(connection, lane, published.campaign_id, group.step_key)
     return Batch(
         id=batch_id,
-        epoch=epoch,
+        epoch=state.epoch,
         lane=lane,
         nonce=nonce,
         published=published,
@@ -239,4 +259,5 @@ def _open(
         addressees=tuple(taken.rows),
         extras=taken.extras,
         claimed_at=times.wall_now,
+        is_trial=state.breaker != "closed",
     )

@@ -60,12 +60,14 @@ def add(
     tags: Sequence[str] = (),
     relationship: str | None = None,
     corrects: bool = False,
+    actor: str = "command line",
 ) -> tuple[int, bool]:
     """Add one person, or add to the one with this address. Returns (id, whether new).
 
     With `consent` the person is active; without, unconfirmed. Consent here lifts no suppression: somebody who
     unsubscribed stays unsubscribed until they opt in themselves. `relationship` is prospect, patient or unknown; a new
-    person of whom nothing is said is a prospect, and a patient stays one unless this `corrects` it (rules 5.5).
+    person of whom nothing is said is a prospect, and a patient stays one unless this `corrects` it (rules 5.5), which
+    is noted as done by `actor`.
     """
     hashed = address_hash(pepper, address)
     state = "active" if consent is not None else "unconfirmed"
@@ -96,6 +98,11 @@ def add(
             relationship=relationship,
             corrects=corrects,
         )
+        if corrects and relationship is not None and relationship != known.relationship:
+            detail = {"subscriber": subscriber_id, "from": known.relationship, "to": relationship}
+            campaigns.add_activity(
+                connection, actor=actor, action="relationship corrected", about="subscriber", detail=detail
+            )
         if consent is not None:
             subscribers.set_state(connection, subscriber_id, ("unconfirmed",), "active")
     if consent is not None:
@@ -113,6 +120,46 @@ def add(
     return subscriber_id, new is not None
 
 
+def correct(
+    connection: Connection,
+    *,
+    address: str,
+    pepper: bytes,
+    new_id: Callable[[], UUID],
+    times: Times,
+    relationship: str,
+    actor: str,
+) -> str:
+    """Correct what somebody known is to the clinic, and nothing else. Returns what was kept before.
+
+    Raises NotFoundError for an address nobody has: a person is added with how we know that they agreed.
+    """
+    known = subscribers.by_hash(connection, address_hash(pepper, address))
+    if known is None:
+        raise NotFoundError(
+            f"no subscriber has the address {address}, so there is nothing to correct. To add them, say how they "
+            f"agreed: dripwell subscribers add {address} --topic TOPIC --source WORDS --relationship {relationship}"
+        )
+    add(
+        connection,
+        address=address,
+        consent=None,
+        pepper=pepper,
+        new_id=new_id,
+        times=times,
+        relationship=relationship,
+        corrects=True,
+        actor=actor,
+    )
+    return known.relationship
+
+
+def relationship_of(connection: Connection, address: str, pepper: bytes) -> str | None:
+    """What the person with this address is to the clinic; None: nobody has it."""
+    known = subscribers.by_hash(connection, address_hash(pepper, address))
+    return None if known is None else known.relationship
+
+
 def ask_to_confirm(
     connection: Connection,
     *,
@@ -124,10 +171,11 @@ def ask_to_confirm(
     timezone: str | None = None,
     fields: Mapping[str, str] | None = None,
     relationship: str | None = None,
+    actor: str = "command line",
 ) -> int:
     """Add a person who asked through `form` and mail them the confirmation.
 
-    Nothing else is mailed until they press its button.
+    Nothing else is mailed until they press its button. A `relationship` corrects what is kept, as done by `actor`.
     """
     subscriber_id, _ = add(
         connection,
@@ -140,6 +188,7 @@ def ask_to_confirm(
         fields={**(fields or {}), "form": form},
         relationship=relationship,
         corrects=relationship is not None,
+        actor=actor,
     )
     day = int(times.wall_now.timestamp() // 86400)  # one confirmation an address a day: a form is a mail cannon
     serve.plan_service(

@@ -14,6 +14,13 @@ MOST = 1000
 """How many are shown or decided about at once."""
 
 
+def look_up(connection: Connection, message_ids: Sequence[int]) -> list[int]:
+    """These ids, sorted, each once. Changes nothing; raises NotFoundError when one of them is not held."""
+    wanted = sorted(set(message_ids))
+    _refuse_missing(wanted, outcomes.held(connection, ids=wanted, limit=len(wanted)))
+    return wanted
+
+
 def release(connection: Connection, message_ids: Sequence[int], *, actor: str, reason: str) -> int:
     """T14: these go again, as if nobody had called for them; returns how many.
 
@@ -59,12 +66,15 @@ def _locked(connection: Connection, message_ids: Sequence[int]) -> list[outcomes
     rows = outcomes.held(connection, ids=wanted, limit=len(wanted))
     enrollments.lock(connection, [row.enrollment_id for row in rows])
     rows = outcomes.held(connection, ids=wanted, limit=len(wanted))  # again, now that nobody can move them
+    _refuse_missing(wanted, rows)
+    return rows
+
+
+def _refuse_missing(wanted: Sequence[int], rows: Sequence[outcomes.HeldRow]) -> None:
     missing = sorted(set(wanted) - {row.id for row in rows})
     if missing:
-        raise NotFoundError(
-            f"message {missing[0]} is not held: see `dripwell held list`. Nothing was changed for the others."
-        )
-    return rows
+        others = "" if len(wanted) == 1 else " Nothing was changed for the others."
+        raise NotFoundError(f"message {missing[0]} is not held: see `dripwell held list`.{others}")
 
 
 def _note(connection: Connection, rows: Sequence[outcomes.HeldRow], action: str, actor: str, reason: str) -> None:

@@ -246,10 +246,20 @@ def _prove(connection: Connection, batch_id: int, evidence: str, times: Times) -
     if batch.state == "OPEN":
         log.error("an event speaks of batch %d, for which nobody has called yet", batch_id)
     elif batch.outcome != "accepted":
-        _late(connection, batch_id, times)
+        late(connection, batch_id, times)
 
 
-def _late(connection: Connection, batch_id: int, times: Times) -> None:
+def prove(connection: Connection, batch_id: int) -> None:
+    """The provider's log shows that this batch was accepted: T10 while it was unclear, T13 if we thought otherwise."""
+    times = clock.read(connection)
+    if resolve.accepted_in(connection, batch_id, before=("CALLING", "UNKNOWN"), evidence="provider log"):
+        return
+    batch = batches.by_id(connection, batch_id)
+    if batch is not None and batch.state == "DONE" and batch.outcome != "accepted":
+        late(connection, batch_id, times)
+
+
+def late(connection: Connection, batch_id: int, times: Times) -> None:
     """T13: the record follows the evidence, whatever we concluded. A call is accepted whole (A1), so all in it are."""
     log.warning("late evidence: batch %d was accepted after all", batch_id)
     batches.lock(connection, batch_id, ("DONE",))
@@ -258,7 +268,8 @@ def _late(connection: Connection, batch_id: int, times: Times) -> None:
     assert batch is not None
     rows = messages.of_batch(connection, batch.message_ids)
     for other in sorted({row.batch_id for row in rows if row.batch_id is not None and row.state == "IN_BATCH"}):
-        batches.lock(connection, other, ("OPEN", "CALLING", "UNKNOWN"))
+        # Written, not only locked: a final check that has read this message already must not go on with it.
+        batches.disturb(connection, other)
     enrollments.lock(connection, [row.enrollment_id for row in rows])
     # Read again, now that nobody can move them. An enrollment that went on without this message stays where it is.
     for row in sorted(messages.of_batch(connection, batch.message_ids), key=lambda row: int(row.id)):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from dripwell.core.errors import NotFoundError, UnavailableError
-from dripwell.storage import clicks, clock, consents, restoring, spool, suppressions, witness
+from dripwell.storage import clicks, clock, consents, leaves, spool, suppressions, witness
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
@@ -167,7 +167,7 @@ def leave_for_good(
         member = leave_by_link(connection, message_id, evidence)
         if member is None:
             return None, None, witness.is_quarantined(connection)
-        return member, restoring.newest_row(connection, *member), False
+        return member, leaves.newest_row(connection, *member), False
 
     try:
         member, row, forgotten = database.retrying(work)
@@ -186,9 +186,9 @@ def again(connection: Connection, left: Left, *, times: Times) -> bool:
 
     False: the ledger knows it, or something newer. Whoever joined after the backup stays suppressed by the address.
     """
-    who = restoring.subscriber_of(connection, left.addr_hash)
+    who = leaves.subscriber_of(connection, left.addr_hash)
     ending = suppressions.lock_in_scope(connection, who, left.scope) if who and left.action == "suppress" else []
-    if not restoring.append_lost(
+    if not leaves.append_lost(
         connection,
         addr_hash=left.addr_hash,
         scope=left.scope,
@@ -219,19 +219,23 @@ def keep(database: Database, kept: Journal, state_dir: Path) -> int:
     the journal cannot be written; then the next time begins where this one did.
     """
     place = state_dir / "leaves.place"
-    with database.transaction() as connection:
+    known = spool.read_place(place)
+    # One moment: the rows that are remembered as journaled must be the rows that were read.
+    with database.snapshot() as connection:
         epoch, _ = suppressions.marks(connection)
-        reached = suppressions.horizon(connection)  # before the rows: what is read twice does no harm
-        known = spool.read_place(place)
-        if known is not None and known[0] == epoch:
-            rows = restoring.rows_from(connection, known[1])
+        horizon = suppressions.horizon(connection)
+        if known is not None and known.epoch == epoch:
+            rows = leaves.rows_from(connection, known.horizon, known.beyond)
+            # A long transaction elsewhere holds the horizon back; what commits meanwhile is not journaled every time.
+            reached = spool.LedgerPlace(epoch, horizon, leaves.beyond(connection, horizon))
         else:
-            rows = restoring.rows_since(connection, _LOOK_BACK)
+            rows = leaves.rows_since(connection, _LOOK_BACK)
+            reached = spool.LedgerPlace(epoch, horizon)
     for at in range(0, len(rows), 1000):
         kept.left(rows[at : at + 1000])
-    if known != (epoch, reached):
+    if known != reached:
         try:
-            spool.write_place(place, (epoch, reached))
+            spool.write_place(place, reached)
         except OSError as error:
             raise UnavailableError(f"{place} cannot be written ({error.strerror or error}): make room there") from error
     return len(rows)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from dripwell.content.lint import lint_documents, lint_emails
+from dripwell.content.lint_site import far_warm_up
 from dripwell.content.load import load, load_site
 from dripwell.content.problems import Problem
 from dripwell.content.render import service_campaign, step_links
@@ -124,7 +126,9 @@ def hashes(sources: Mapping[str, str], campaign: Campaign) -> tuple[str, str]:
 
 def plan(connection: Connection, sources: Mapping[str, str], name: str, *, live: bool, versions: Versions) -> Plan:
     """Compare the files with the live version and count the people it would touch. Changes nothing."""
-    _, campaign, problems = check_files(sources, name, live=live)
+    site, campaign, problems = check_files(sources, name, live=live)
+    today = clock.read(connection).now.astimezone(ZoneInfo(site.clinic.timezone)).date()
+    problems += tuple(far_warm_up(sources, site, today))
     return _compared(connection, sources, name, campaign, problems, versions)
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import RefusedError
 from dripwell.services import restore
-from dripwell.storage import campaigns, journal, restoring, witness
+from dripwell.storage import campaigns, clock, journal, restoring, witness
 from dripwell.storage.database import Connection, Database
-from dripwell.storage.journal import Call
 from dripwell.storage.witness import Record, Seen, Witnesses
 
 log = logging.getLogger("dripwell.restore")
@@ -47,12 +46,30 @@ def watch(database: Database, witnesses: Witnesses, folder: Path) -> bool:
     if why is None:
         witnesses.write(_settled(database, record))
         return False
-    if record.is_empty:
-        _begin_anew(database, seen, top)
-        return False
+    if _is_new(record, seen):
+        lost = restore.count(folder)
+        if database.retrying(lambda connection: _begin_anew(connection, seen, lost, folder)):
+            return False
+        return is_on(database)
+    _stop(database, record, seen, top, why)
+    return True
+
+
+def found_out(database: Database, witnesses: Witnesses, folder: Path) -> None:
+    """A sender got a number for its batch that this host has journaled before: the record went back, so stop.
+
+    That claim may have been what the record lacked, so `watch` can find nothing any more.
+    """
+    with database.transaction() as connection:
+        seen = witnesses.read(witness.identity(connection))
+        record = witness.read(connection)
+    why = "A new batch got a number that the journal of this host knows."
+    _stop(database, record, seen, journal.highest(folder), why)
+
+
+def _stop(database: Database, record: Record, seen: Sequence[Seen], top: tuple[int, int], why: str) -> None:
     if database.retrying(lambda connection: _raise(connection, record, seen, top, why)):
         log.critical("QUARANTINE: nobody is called. %s Look at it: dripwell quarantine show", why)
-    return True
 
 
 def is_on(database: Database) -> bool:
@@ -76,6 +93,13 @@ def _why(record: Record, seen: Sequence[Seen], top: tuple[int, int]) -> str | No
     return None
 
 
+def _is_new(record: Record, seen: Sequence[Seen]) -> bool:
+    """Whether it was never started, or is surely not the one the witnesses speak of; and nobody ever joined it."""
+    remembered = {one.identity for one in seen}
+    another = bool(remembered) and record.identity not in remembered
+    return record.is_empty and (record.identity is None or another)
+
+
 def _settled(database: Database, record: Record) -> Record:
     """The record with its identity, given at the first start, and with the cluster it runs on."""
     if record.identity is not None and record.system == record.known_system:
@@ -87,13 +111,28 @@ def _settled(database: Database, record: Record) -> Record:
         return witness.read(connection)
 
 
-def _begin_anew(database: Database, seen: Sequence[Seen], top: tuple[int, int]) -> None:
-    # Nobody was ever enrolled here, so nobody can be mailed twice; but its numbers must not repeat delivered ones.
-    with database.transaction() as connection:
-        witness.identify(connection)
-        witness.advance(connection, _beyond(witness.read(connection), seen, top))
-        witness.begin_epoch(connection, max([top[0], *(one.epoch for one in seen)]) + 1)
-    log.warning("an empty database takes the place of the one this state directory remembers")
+def _begin_anew(connection: Connection, seen: Sequence[Seen], lost: restore.Numbers, folder: Path) -> bool:
+    """A brand-new record in an old state directory. False: it is not, or somebody else was first.
+
+    Nobody ever joined it, so nobody can be mailed twice by their number. But its numbers must not repeat delivered
+    ones, and who left must stay away when they are imported again: the ledger knows them by the address.
+    """
+    quarantined = witness.lock(connection)
+    record = witness.read(connection)
+    top = (lost.epoch, lost.highest["batch"])
+    if quarantined or not record.is_empty or _why(record, seen, top) is None:
+        return False
+    witness.identify(connection)
+    beyond = _beyond(record, seen, top)
+    witness.advance(connection, {table: max(beyond[table], lost.highest[table] + BEYOND) for table in witness.TABLES})
+    witness.begin_epoch(connection, max([lost.epoch, *(one.epoch for one in seen)]) + 1)
+    left = restore.put_back_leaves(connection, folder)
+    log.warning(
+        "an empty database takes the place of the one this state directory remembers; "
+        "%d rows of the suppression ledger are back",
+        left,
+    )
+    return True
 
 
 def _raise(
@@ -185,13 +224,14 @@ def lift(database: Database, *, actor: str, reason: str, without_replay: bool = 
 def journal_behind(database: Database, folder: Path, host: str, *, seconds: float = 3600.0) -> list[str]:
     """V6: the database knows every journaled batch, and each call of this host within `seconds` has its line.
 
-    Returns what does not hold, in words; empty: all is well. Reads the lines first, so that nothing written meanwhile
-    looks like a fault.
+    Returns what does not hold, in words; empty: all is well. A line stands before its call, so the calls are read
+    first and nothing written meanwhile looks like a fault. Costs what `seconds` of the journal cost, not all of it.
     """
     with database.transaction() as connection:
         called = restoring.called_here(connection, host, seconds)
+        since = clock.read(connection).wall_now - timedelta(seconds=seconds)
     found = []
-    lines = {line.batch for line in journal.read_calls(folder) if isinstance(line, Call) and line.host == host}
+    lines = journal.batches_called(folder, host, since)
     top = journal.highest(folder)
     with database.transaction() as connection:
         record = witness.read(connection)
@@ -201,3 +241,16 @@ def journal_behind(database: Database, folder: Path, host: str, *, seconds: floa
     if missing:
         found.append(f"calls without a line in the journal: batches {', '.join(map(str, missing[:20]))}")
     return found
+
+
+def forget_old(database: Database, folder: Path, host_now: datetime) -> list[Path]:
+    """Remove what is older than `journal.KEEP_DAYS` from this host's journal; returns the files.
+
+    `host_now` is this host's own clock. Nothing goes while the record is in quarantine, which needs all of it, or while
+    its clock is in doubt, by which files are named.
+    """
+    with database.transaction() as connection:
+        times = clock.read(connection)
+        if times.alarm is not None or witness.is_quarantined(connection):
+            return []
+    return journal.prune(folder, times.wall_now.date(), host_now)

@@ -16,7 +16,11 @@ from dripwell.storage.database import Connection
 log = logging.getLogger("dripwell.send")
 
 REFUSALS = 12
-"""A campaign pauses after so many refused calls in a row, or when two messages alone were refused in the same words."""
+"""So many rows in a row that the provider names, and more than a share of the calls they were in, pause a campaign."""
+BAD_ROWS = 0.05
+"""That share. Below it a bad row costs itself alone."""
+MANY = 40
+"""So many refused calls without one that is accepted pause a campaign, whatever they say."""
 _WORDS = {Accepted: "accepted", NotSent: "not_sent", Refused: "refused", Unknown: "unknown"}
 RECORD_FOR = 60.0
 """How long what only this process knows is offered to a database that is away; then evidence settles the batch."""
@@ -49,6 +53,8 @@ def _record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) ->
     match outcome:
         case Accepted(provider_id=provider_id, status=status):
             resolve.accepted(database, batch.id, before=("CALLING", "UNKNOWN"), status=status, provider_id=provider_id)
+        case NotSent(person=True) as refusal if resolve.tried_enough(database, batch.id):
+            resolve.refused(database, batch.id, Refused(refusal.reason, refusal.status or 0), size)
         case NotSent() as refusal:
             seconds = refusal.retry_after.total_seconds() if refusal.retry_after else None
             resolve.not_sent(database, batch.id, refusal.reason, seconds=seconds, status=refusal.status, attempted=True)
@@ -66,6 +72,8 @@ def _learn(connection: Connection, batch: Batch, outcome: Outcome, size: int) ->
     match outcome:
         case Accepted():
             batches.went_well(connection, batch.lane)
+        case NotSent(person=True):
+            batches.trial_over(connection, batch.lane)
         case NotSent(rate_limited=False, reason=reason, account=account):
             batches.went_badly(connection, batch.lane, reason, at_once=account)
         case Refused() as refusal:
@@ -80,9 +88,14 @@ def _learn(connection: Connection, batch: Batch, outcome: Outcome, size: int) ->
 
 def _pause_if_refused(connection: Connection, batch: Batch, refusal: Refused, size: int) -> None:
     # When it is the words that are refused and not one row, going on would reject the whole campaign, person by person.
-    refusals = batches.refusals(connection, batch.campaign_id, batch.published.version_id, batch.step_key, REFUSALS)
-    alone = [words for people, words in refusals if people == 1]
-    if (refusal.too_large and size == 1) or len(refusals) >= REFUSALS or len(set(alone)) < len(alone):
+    refusals = batches.refusals(connection, batch.campaign_id, batch.published.version_id, batch.step_key, MANY)
+    unnamed = [row for row in refusals if not row.named]
+    named = [row.people for row in refusals if row.named]
+    # Somebody was refused alone, and then somebody else alone who was tried to tell the words from the people.
+    alone = [row for row in unnamed if row.people == 1]
+    is_the_words = len(alone) > 1 and alone[0] is unnamed[0] and not alone[0].suspected
+    too_many = len(named) >= REFUSALS and len(named) > max(named) * BAD_ROWS
+    if (refusal.too_large and size == 1) or is_the_words or too_many or len(unnamed) >= MANY:
         pause(connection, batch, refusal.reason)
 
 

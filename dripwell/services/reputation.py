@@ -1,4 +1,11 @@
-"""The breakers of reputation (rules 8.4): count, close, and leave it to a named person to open again."""
+"""The breakers of reputation (rules 8.4): count, close, and leave it to a named person to open again.
+
+Rules 8.4 divide by what was delivered or bounced. That is a fair sample only where deliveries are told as well as
+bounces, and SMTP tells of none: with nothing heard of 290 of 300 people, 10 bounces are 10 among 300, not 10 among 10.
+So mail is judged RIPE_AFTER it was accepted, or as soon as three quarters of what was accepted in its minute have been
+heard of; until then neither its harm nor its people count. Of a call of which less than half has been heard by then,
+everybody counts as resolved of whom nothing else is known; of any other call silence proves nothing good.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +23,14 @@ from dripwell.services import pace as warming
 from dripwell.storage import brakes, campaigns, clock, pace, reputation
 from dripwell.storage.brakes import RAMP
 from dripwell.storage.database import Connection, Database
-from dripwell.storage.reputation import Watched
+from dripwell.storage.reputation import Ripe, Watched
 
 log = logging.getLogger("dripwell.reputation")
 
 EVERY = 60.0
 """Wall seconds between two counts, over all workers."""
+RIPE_AFTER = timedelta(minutes=15)
+"""By then what became of a message is known, or its provider does not say."""
 THAW = timedelta(days=3)
 """A warm-up goes on after so long without a message refused for our reputation (rules 8.1)."""
 MARKETING = "marketing"
@@ -105,21 +114,22 @@ def _watch(connection: Connection, site: Site) -> int:
     now = clock.read(connection).now
     for one in brakes.resumed(connection, now):
         brakes.release(connection, one.scope, one.actor, "resumed", one.at)
-    closed = _judge_campaigns(connection, now)
-    return closed + _judge_groups(connection, site, now)
+    ripe = reputation.ripe(connection, now - RIPE_AFTER, now)
+    closed = _judge_campaigns(connection, ripe, now)
+    return closed + _judge_groups(connection, site, ripe, now)
 
 
 # -- campaigns, and all of them together -------------------------------------------------------------------------------
 
 
-def _judge_campaigns(connection: Connection, now: datetime) -> int:
+def _judge_campaigns(connection: Connection, ripe: Ripe, now: datetime) -> int:
     mailing = reputation.watched(connection)
     released = brakes.released(connection)
     braked = {brake.scope for brake in brakes.standing(connection)}
     closed = 0
     trouble: Count | None = None
     for campaign in mailing:
-        found = _worst(connection, [campaign], released, now)
+        found = _worst(connection, [campaign], released, ripe, now)
         if found is None:
             continue
         if found.level == "stop":
@@ -130,7 +140,7 @@ def _judge_campaigns(connection: Connection, now: datetime) -> int:
     # Campaigns that are paused for their own numbers say nothing about the others.
     others = [campaign for campaign in mailing if _scope(campaign) not in braked]
     if trouble is None and len(others) > 1:
-        trouble = _worst(connection, others, released, now)
+        trouble = _worst(connection, others, released, ripe, now)
     return closed if trouble is None else closed + _close_lanes(connection, trouble, now)
 
 
@@ -139,7 +149,7 @@ def _scope(campaign: Watched) -> str:
 
 
 def _worst(
-    connection: Connection, mailing: list[Watched], released: Mapping[str, datetime], now: datetime
+    connection: Connection, mailing: list[Watched], released: Mapping[str, datetime], ripe: Ripe, now: datetime
 ) -> Count | None:
     """What trips for these campaigns together: a stop if there is one, else the first pause."""
     worst: Count | None = None
@@ -149,16 +159,21 @@ def _worst(
             one.id: max([now - window, *of_lanes, *([released[_scope(one)]] if _scope(one) in released else [])])
             for one in mailing
         }
-        hurt = list(reputation.harm(connection, sinces).values())
+        hurt = list(reputation.harm(connection, sinces, ripe).values())
         for signal in ("complaints", "bounces"):
-            found = _count(connection, signal, sum(row[signal] for row in hurt), sinces, window)
+            found = _count(connection, signal, sum(row[signal] for row in hurt), sinces, ripe, window)
             if found is not None and (worst is None or (found.level == "stop" and worst.level == "pause")):
                 worst = found
     return worst
 
 
 def _count(
-    connection: Connection, signal: Signal, events: int, sinces: Mapping[int, datetime], window: timedelta
+    connection: Connection,
+    signal: Signal,
+    events: int,
+    sinces: Mapping[int, datetime],
+    ripe: Ripe,
+    window: timedelta,
 ) -> Count | None:
     edge = most(PAUSE[signal], events)
     if edge == 0:
@@ -167,6 +182,7 @@ def _count(
     resolved = reputation.resolved(
         connection,
         sinces,
+        ripe,
         deliveries=_DELIVERED if complaints else _ENDED,
         besides=domains_of("gmail") if complaints else (),
         limit=max(edge, most(STOP[signal], events)) + 1,
@@ -200,7 +216,7 @@ def _close(connection: Connection, scope: str, reason: str, detail: Mapping[str,
 # -- mailbox groups ----------------------------------------------------------------------------------------------------
 
 
-def _judge_groups(connection: Connection, site: Site, now: datetime) -> int:
+def _judge_groups(connection: Connection, site: Site, ripe: Ripe, now: datetime) -> int:
     warm_up = warming.standing(connection, site, now)
     in_ramp = warm_up is not None and is_ramp(warm_up.preset, warm_up.day)
     if not reputation.refused_since(connection, now - THAW) and brakes.release(
@@ -214,7 +230,7 @@ def _judge_groups(connection: Connection, site: Site, now: datetime) -> int:
         sinces = {group: max([now - window, *_opened(released, group, in_ramp=in_ramp)]) for group in GROUPS}
         for since in sorted(set(sinces.values())):
             groups = {group for group in GROUPS if sinces[group] == since}
-            closed += _judge_refusals(connection, groups, since, window, in_ramp=in_ramp, now=now)
+            closed += _judge_refusals(connection, groups, since, window, ripe, in_ramp=in_ramp, now=now)
     return closed
 
 
@@ -224,11 +240,18 @@ def _opened(released: Mapping[str, datetime], group: str, *, in_ramp: bool) -> l
 
 
 def _judge_refusals(
-    connection: Connection, groups: set[str], since: datetime, window: timedelta, *, in_ramp: bool, now: datetime
+    connection: Connection,
+    groups: set[str],
+    since: datetime,
+    window: timedelta,
+    ripe: Ripe,
+    *,
+    in_ramp: bool,
+    now: datetime,
 ) -> int:
     refused = dict.fromkeys(groups, 0)
     unknown = dict.fromkeys(groups, 0)
-    for domain, trouble, messages in reputation.refusals(connection, since):
+    for domain, trouble, messages in reputation.refusals(connection, since, ripe):
         group = group_of(f"@{domain}")
         if group in groups:
             counted = unknown if trouble == "identity" else refused
@@ -242,7 +265,7 @@ def _judge_refusals(
     if max(refused.values(), default=0) < limit.floor:
         return closed
     ended = dict.fromkeys(groups, 0)
-    for domain, messages in reputation.resolved_by_domain(connection, since, _ENDED).items():
+    for domain, messages in reputation.resolved_by_domain(connection, since, ripe, _ENDED).items():
         group = group_of(f"@{domain}")
         if group in groups:
             ended[group] += messages

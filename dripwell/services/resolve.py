@@ -17,6 +17,8 @@ from dripwell.storage.database import Connection, Database
 
 POISON = 3
 """After this many owners died with a message in an OPEN batch, it is rejected."""
+MOST_ATTEMPTS = 50
+"""So often a mailbox may answer "not now" before its message is rejected."""
 _BACKOFF = (5.0, 15.0, 60.0, 300.0, 600.0)
 _UNDER_WAY = ("CALLING", "UNKNOWN")
 """Where a definitive answer finds its batch: the janitor may have lost patience with the call before its owner did."""
@@ -145,6 +147,12 @@ def unknown(database: Database, batch_id: int, reason: str, status: int | None) 
         batches.unknown(connection, batch_id, status=status, detail=reason)
 
 
+def tried_enough(database: Database, batch_id: int) -> bool:
+    """Whether somebody in this batch was tried so often that one more time makes no sense: about a working day."""
+    with database.transaction() as connection:
+        return outcomes.most_attempts(connection, batch_id) >= MOST_ATTEMPTS
+
+
 def refused(database: Database, batch_id: int, refusal: Refused, size: int) -> None:
     """T8: the named row, or a batch of one, is REJECTED; the others are PLANNED again.
 
@@ -170,7 +178,8 @@ def refused(database: Database, batch_id: int, refusal: Refused, size: int) -> N
             messages.suspect(connection, back, batch_id)
         end_those_who_left(connection, back)
         outcomes.log(connection, [(identity, refusal.reason) for identity in back], "T8", batch_id, "sender")
-        batches.done(connection, batch_id, "refused", status=refusal.status, detail=refusal.reason)
+        row = refusal.row if guilty else None
+        batches.done(connection, batch_id, "refused", status=refusal.status, detail=refusal.reason, refused_row=row)
 
     database.retrying(work)
 
@@ -240,6 +249,7 @@ def put_back(connection: Connection, batch_id: int, message_ids: Sequence[int], 
     """
     if not batches.lock(connection, batch_id, ("OPEN",)):
         return
+    enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
     doubts = outcomes.doubt(connection, message_ids)
     again = sorted(identity for identity, times in doubts.items() if times > 1)
     once = sorted(doubts.keys() - set(again))
@@ -250,23 +260,28 @@ def put_back(connection: Connection, batch_id: int, message_ids: Sequence[int], 
         outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False, only=once
         )
+        end_those_who_left(connection, once)
         outcomes.log(connection, [(identity, "doubtful hit") for identity in once], "T5", batch_id, "sender")
 
 
 def leave_for_later(connection: Connection, batch_id: int, message_ids: Sequence[int], *, seconds: float) -> None:
     """T4 by the owner for a part of an OPEN batch: these are PLANNED again and wait."""
     if batches.lock(connection, batch_id, ("OPEN",)):
-        outcomes.back_to_planned(
+        enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
+        ids = outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=seconds, lapsed=False, attempted=False, only=message_ids
         )
+        end_those_who_left(connection, ids)
 
 
 def leave_out(connection: Connection, batch_id: int, message_ids: Collection[int]) -> None:
     """T7 for a part of a CALLING batch, inside its final check: these are not in the payload, so they are PLANNED."""
     if message_ids:
+        enrollments.lock(connection, messages.enrollments_in(connection, batch_id))
         ids = outcomes.back_to_planned(
             connection, batch_id, retry_after_seconds=0.0, lapsed=False, attempted=False, only=sorted(message_ids)
         )
+        end_those_who_left(connection, ids)
         outcomes.log(connection, [(identity, "changed") for identity in ids], "T7", batch_id, "sender")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -22,8 +22,19 @@ from dripwell.core.campaign import MARKETING_LANES
 from dripwell.core.errors import RefusedError
 from dripwell.core.keys import message_id
 from dripwell.core.states import Reason
-from dripwell.services import leave, resolve
-from dripwell.storage import batches, campaigns, clock, enrollments, journal, messages, outcomes, restoring, witness
+from dripwell.services import ingest, leave, resolve
+from dripwell.storage import (
+    batches,
+    campaigns,
+    clock,
+    enrollments,
+    journal,
+    leaves,
+    messages,
+    outcomes,
+    restoring,
+    witness,
+)
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.journal import Answer, Broken, Call, Left, Person
 from dripwell.storage.restoring import LostCampaign, Place
@@ -34,6 +45,15 @@ T = TypeVar("T")
 ACTOR = "journal"
 _PIECE = 200
 _LEDGER_PIECE = 20_000
+_LEAVES_PIECE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """How far journals had come: their latest epoch, and the greatest number of each table that stands in them."""
+
+    epoch: int
+    highest: dict[str, int]
 
 
 @dataclass
@@ -125,21 +145,41 @@ def renew(database: Database) -> None:
 
 def _make_room(database: Database, folders: Sequence[Path], done: Replayed) -> None:
     """No new row may get a number that an email, a link or the provider knows as somebody else's."""
-    epoch, beyond = 0, dict.fromkeys(witness.TABLES, 0)
-    for folder in folders:
-        for line in journal.read_calls(folder, done.broken.append):
-            if isinstance(line, Call):
-                epoch = max(epoch, line.epoch)
-                beyond["batch"] = max(beyond["batch"], line.batch)
-                beyond["message"] = max(beyond["message"], *(person.message_id for person in line.people), 0)
-                beyond["subscriber"] = max(beyond["subscriber"], *(person.subscriber_id for person in line.people), 0)
-        for left in journal.read_leaves(folder, lambda broken: None):
-            beyond["suppression"] = max(beyond["suppression"], left.seq)
+    found = [count(folder, done.broken.append) for folder in folders]
+    epoch = max((one.epoch for one in found), default=0)
+    beyond = {table: max((one.highest[table] for one in found), default=0) for table in witness.TABLES}
     with database.transaction() as connection:
         witness.lock(connection)
         witness.advance(connection, {table: number for table, number in beyond.items() if number})
         if epoch >= witness.read(connection).epoch:
             witness.begin_epoch(connection, epoch + 1)
+
+
+def count(folder: Path, broken: Callable[[Broken], None] | None = None) -> Numbers:
+    """The epoch and the numbers that stand in a journal, of which it reads all.
+
+    Calls that cannot be read go to `broken`, or else into the log.
+    """
+    epoch, highest = 0, dict.fromkeys(witness.TABLES, 0)
+    for line in journal.read_calls(folder, broken):
+        if isinstance(line, Call):
+            epoch = max(epoch, line.epoch)
+            highest["batch"] = max(highest["batch"], line.batch)
+            highest["message"] = max(highest["message"], *(person.message_id for person in line.people), 0)
+            highest["subscriber"] = max(highest["subscriber"], *(person.subscriber_id for person in line.people), 0)
+    for left in journal.read_leaves(folder, lambda line: None):
+        highest["suppression"] = max(highest["suppression"], left.seq)
+    return Numbers(epoch, highest)
+
+
+def put_back_leaves(connection: Connection, folder: Path) -> int:
+    """Append the journal's rows to the ledger of a record without people; returns how many.
+
+    An address hash depends on the pepper alone, so whoever left stays away when they join again. Call it after
+    `witness.advance`, and in the transaction that begins an epoch: the fast set is built anew from the ledger then.
+    """
+    rows = journal.read_leaves(folder)
+    return sum(leaves.append_all(connection, piece) for piece in _pieces(rows, _LEAVES_PIECE))
 
 
 def _replay_piece(
@@ -310,6 +350,8 @@ def _those_who_are_here(connection: Connection, call: Call, campaign_id: int) ->
 
 def _replay_answer(connection: Connection, answer: Answer, number: int) -> int:
     """What the journal knows about the end of a call. Returns how many emails it shows as accepted."""
+    if answer.left_out:
+        _leave_out(connection, answer, number)
     if answer.outcome == "accepted":
         return _accept(connection, answer, number)
     if answer.outcome in ("not_sent", "refused", "void") and batches.lock(connection, number, ("UNKNOWN",)):
@@ -321,6 +363,20 @@ def _replay_answer(connection: Connection, answer: Answer, number: int) -> int:
     return 0
 
 
+def _leave_out(connection: Connection, answer: Answer, number: int) -> None:
+    """T7 for those whom the line before the call named, and the final check then took out of the payload."""
+    if not batches.lock(connection, number, ("CALLING", "UNKNOWN")) and _closed_otherwise(connection, number) is None:
+        return
+    absent = restoring.left_out(connection, number, answer.left_out)
+    enrollments.lock(connection, messages.enrollments_in(connection, number))
+    ids = outcomes.back_to_planned(
+        connection, number, retry_after_seconds=0.0, lapsed=False, attempted=False, only=absent
+    )
+    restoring.narrow(connection, number, absent)
+    outcomes.log(connection, [(identity, ACTOR) for identity in ids], "T7", number, ACTOR)
+    resolve.end_those_who_left(connection, ids, ACTOR)
+
+
 def _accept(connection: Connection, answer: Answer, number: int) -> int:
     now = answer.at + clock.offset(connection)
     if batches.lock(connection, number, ("CALLING", "UNKNOWN")):
@@ -330,7 +386,17 @@ def _accept(connection: Connection, answer: Answer, number: int) -> int:
         outcomes.log(connection, [(row.id, ACTOR) for row in rows], "T10", number, ACTOR)
         batches.done(connection, number, "accepted", detail=ACTOR, accepted_at=now)
         return len(rows)
-    return 0
+    people = _closed_otherwise(connection, number)
+    if people is None:
+        return 0
+    # Evidence was asked while the quarantine stood, and judged wrongly: the journal has the provider's own answer.
+    ingest.late(connection, number, replace(clock.read(connection), now=now))
+    return people
+
+
+def _closed_otherwise(connection: Connection, number: int) -> int | None:
+    """How many of a batch that was closed are not accepted; None: it is open, or was closed as accepted. Locks it."""
+    return restoring.to_accept(connection, number) if batches.lock(connection, number, ("DONE",)) else None
 
 
 def _replay_left(connection: Connection, left: Left) -> bool:

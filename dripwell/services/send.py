@@ -24,6 +24,7 @@ from dripwell.core.tokens import Purpose
 from dripwell.delivery.provider import Envelope, Mailing, Outcome
 from dripwell.services import facts, resolve
 from dripwell.services.claim import claim
+from dripwell.services.clockwatch import elapsed
 from dripwell.services.record import keep_trying, pause, record
 from dripwell.services.sender import Batch, Sender
 from dripwell.storage import batches, messages
@@ -92,6 +93,9 @@ def carry_out(sender: Sender, batch: Batch) -> None:
         keep_trying(batch, lambda: _give_back(sender, batch))
         raise
     if called is None:
+        if batch.is_trial:
+            with sender.database.transaction() as connection:
+                batches.trial_over(connection, batch.lane)
         return
     mailing, outcome = called
     sender.failpoint("after_response")
@@ -170,7 +174,10 @@ def pace_groups(sender: Sender, batch: Batch) -> Batch:
     with sender.database.transaction() as connection:
         for group, seconds in sorted(waiting.items()):
             ids = [identity for identity, of in group_by_id.items() if of == group]
-            resolve.leave_for_later(connection, batch.id, ids, seconds=seconds)
+            # Behind those who were put back before: each comes when there is room, and not all again and again.
+            later = seconds + sender.behind[group] / sender.site.delivery.pace[group]
+            resolve.leave_for_later(connection, batch.id, ids, seconds=later)
+            sender.behind[group] += len(ids)
     return replace(batch, addressees=tuple(a for a in batch.addressees if group_by_id[a.id] not in waiting))
 
 
@@ -284,7 +291,7 @@ def journal(sender: Sender, batch: Batch) -> None:
 
 def mark(sender: Sender, batch: Batch) -> Batch | None:
     """Step 6 (TX2): CALLING, committed before the first byte leaves. None: do not call."""
-    since = time.monotonic()
+    since = elapsed()
     try:
         with sender.database.transaction() as connection:
             marked = batches.mark_calling(connection, batch.id, batch.nonce)
@@ -330,7 +337,7 @@ def final_check(sender: Sender, batch: Batch, letters: Letters) -> Mailing | Non
 
 def call(sender: Sender, batch: Batch, mailing: Mailing) -> Outcome | None:
     """Steps 8 and 9: one POST. None: this process stood still since its mark, so it did not call."""
-    if time.monotonic() - batch.calling_since > START_BUDGET:
+    if elapsed() - batch.calling_since > START_BUDGET:
         resolve.not_sent(sender.database, batch.id, "stalled", outcome="stalled", seconds=0.0)
         return None
     return sender.provider.call(mailing)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -42,6 +43,7 @@ class Sender:
     doubt: Callable[[], object]
     site: Site
     limiter: Limiter
+    behind: Counter[str] = field(default_factory=Counter)  # people put back in this pass, by mailbox group
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Batch:
     addressees: tuple[Addressee, ...]
     extras: Mapping[int, Mapping[str, str]]
     claimed_at: datetime
+    is_trial: bool = False  # the one call while the lane's breaker is half open
     calling_since: float = 0.0
 
     @property

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 
 from dripwell.delivery.provider import Provider
-from dripwell.services import leave, resolve
-from dripwell.storage import batches, clock, messages, outcomes
+from dripwell.services import ingest, leave, resolve
+from dripwell.storage import batches, clock, messages, outcomes, witness
 from dripwell.storage.batches import BatchRow, Owner
 from dripwell.storage.database import Database
 from dripwell.storage.fast import Fast
@@ -61,25 +62,24 @@ def settle(
     """Resolve what can be resolved now. Returns how many batches moved. `is_alive` knows the pids of this host."""
     with database.transaction() as connection:
         waiting = batches.not_done(connection)
+        quarantined = witness.is_quarantined(connection)
+    current = cache(lambda: _log_is_current(database, provider, patience))  # asked once a pass at most
     moved = 0
     for batch in waiting:
         if out_of_time():
             break
-        moved += _settle_one(database, provider, patience, batch, owner, is_alive)
+        if batch.state == "UNKNOWN":
+            moved += _settle_unknown(database, provider, patience, batch, current)
+        elif not (quarantined and batch.state == "OPEN"):  # the journal may know that it was called for after all
+            moved += _give_up(database, batch, owner, is_alive)
     with database.transaction() as connection:
         leave.push(connection, fast)
         fast.follow(connection)
     return moved
 
 
-def _settle_one(
-    database: Database,
-    provider: Provider,
-    patience: Patience,
-    batch: BatchRow,
-    owner: Owner,
-    is_alive: Callable[[int], bool],
-) -> int:
+def _give_up(database: Database, batch: BatchRow, owner: Owner, is_alive: Callable[[int], bool]) -> int:
+    """The janitor: T4 or T9 for a batch whose owner is gone, or took too long."""
     gone = batch.host == owner.host and (batch.boot_id != owner.boot_id or not is_alive(batch.pid))
     if batch.state == "OPEN" and (gone or batch.lease_over):
         resolve.lapse(database, batch.id)
@@ -87,12 +87,12 @@ def _settle_one(
     if batch.state == "CALLING" and (gone or (batch.called_seconds or 0.0) > OVERDUE):
         resolve.unknown(database, batch.id, "owner gone" if gone else "overdue", None)
         return 1
-    if batch.state == "UNKNOWN":
-        return _settle_unknown(database, provider, patience, batch)
     return 0
 
 
-def _settle_unknown(database: Database, provider: Provider, patience: Patience, batch: BatchRow) -> int:
+def _settle_unknown(
+    database: Database, provider: Provider, patience: Patience, batch: BatchRow, current: Callable[[], bool]
+) -> int:
     # Not since the mark: a sender may stand still between mark and call, and the provider has G from the call on (A3).
     age = batch.unknown_seconds or 0.0
     service = batch.lane in SERVICE_LANES
@@ -107,7 +107,7 @@ def _settle_unknown(database: Database, provider: Provider, patience: Patience, 
         rounds += found is not None
         with database.transaction() as connection:
             batches.asked(connection, batch.id, empty=found is not None)
-    if age >= grace and _may_go_again(database, provider, patience, batch, rounds, service=service):
+    if age >= grace and _may_go_again(database, provider, patience, batch, rounds, current, service=service):
         resolve.absent(database, batch.id)
         log.warning("batch %d was never accepted: its messages are planned again", batch.id)
         return 1
@@ -120,7 +120,14 @@ def _settle_unknown(database: Database, provider: Provider, patience: Patience, 
 
 
 def _may_go_again(
-    database: Database, provider: Provider, patience: Patience, batch: BatchRow, rounds: int, *, service: bool
+    database: Database,
+    provider: Provider,
+    patience: Patience,
+    batch: BatchRow,
+    rounds: int,
+    current: Callable[[], bool],
+    *,
+    service: bool,
 ) -> bool:
     """Negative proof, and a policy that acts on it. Service lanes go again once: one copy too many beats none."""
     if service:
@@ -130,7 +137,7 @@ def _may_go_again(
     elif not patience.resend:
         return False
     if provider.capabilities.logs:
-        if rounds < ROUNDS or not _log_is_current(database, provider, patience):
+        if rounds < ROUNDS or not current():
             return False
     elif not service or not provider.capabilities.events:
         return False
@@ -149,8 +156,14 @@ def _ask(database: Database, provider: Provider, batch: BatchRow) -> bool | None
         answer = provider.find(person.address, person.public_id, since)
         if not answer.answered:
             return None
-        if answer.found:
+        if answer.found and (not answer.batches or batch.id in answer.batches):
             return True
+        if answer.found:
+            # It proves an earlier call for this person, and nothing about this one (T13). Nobody else here was in that.
+            with database.transaction() as connection:
+                for other in sorted(answer.batches):
+                    ingest.prove(connection, other)
+            return None
     return False
 
 

@@ -198,7 +198,7 @@ def lock(connection: Connection, batch_id: int, before: Sequence[str]) -> bool:
 # done: whatever its state was; the lock has asked.
 _DONE = text("""
 UPDATE batch
-   SET state = 'DONE', outcome = :outcome, resolved_at = wall(), accepted_at = :accepted_at,
+   SET state = 'DONE', outcome = :outcome, resolved_at = wall(), accepted_at = :accepted_at, refused_row = :refused_row,
        detail = coalesce(nullif(:detail, ''), detail),
        http_status = coalesce(:status, http_status), x_message_id = coalesce(:provider_id, x_message_id)
  WHERE id = :id
@@ -214,6 +214,7 @@ def done(
     detail: str = "",
     provider_id: str | None = None,
     accepted_at: datetime | None = None,
+    refused_row: int | None = None,
 ) -> None:
     """Close a batch this transaction has locked. `accepted_at` is campaign time."""
     values = {
@@ -223,6 +224,7 @@ def done(
         "detail": detail[:500],
         "provider_id": provider_id,
         "accepted_at": accepted_at,
+        "refused_row": refused_row,
     }
     connection.execute(_DONE, values)
 
@@ -239,9 +241,18 @@ def unknown(connection: Connection, batch_id: int, *, status: int | None, detail
     connection.execute(_UNKNOWN, {"id": batch_id, "status": status, "detail": detail[:500]})
 
 
+# disturb: a row that changed makes whoever read it in a snapshot start again (40001).
+_DISTURB = text("UPDATE batch SET detail = detail WHERE id = :id AND state <> 'DONE'")
+
+
+def disturb(connection: Connection, batch_id: int) -> None:
+    """Lock a batch so that a final check under way, which cannot see what this transaction does, fails with 40001."""
+    connection.execute(_DISTURB, {"id": batch_id})
+
+
 # accepted_after_all (T13): of a batch that was closed otherwise.
 _ACCEPTED_AFTER_ALL = text("""
-UPDATE batch SET outcome = 'accepted', resolved_at = wall(), accepted_at = :now
+UPDATE batch SET outcome = 'accepted', resolved_at = wall(), accepted_at = :now, called_at = coalesce(called_at, wall())
  WHERE id = :id AND state = 'DONE'
 """)
 
@@ -265,7 +276,8 @@ def asked(connection: Connection, batch_id: int, *, empty: bool) -> None:
 
 # refusals: since the same words were accepted last.
 _REFUSALS = text("""
-SELECT cardinality(message_ids) AS people, detail
+SELECT cardinality(message_ids) AS people, detail, refused_row IS NOT NULL AS named,
+       suspects_of IS NOT NULL AS suspected
   FROM batch
  WHERE campaign_id = :campaign_id AND version_id = :version_id AND step_key = :step_key AND outcome = 'refused'
    AND id > coalesce((SELECT max(id) FROM batch
@@ -276,15 +288,39 @@ SELECT cardinality(message_ids) AS people, detail
 """)
 
 
-def refusals(
-    connection: Connection, campaign_id: int, version_id: int, step_key: str, limit: int
-) -> list[tuple[int, str]]:
-    """The last refused calls for this email, with none accepted between: (how many people, the provider's words)."""
+def refusals(connection: Connection, campaign_id: int, version_id: int, step_key: str, limit: int) -> list[Any]:
+    """The last refused calls for this email, with none accepted between, newest first.
+
+    Each has people, detail (the provider's words), named (it said who is at fault) and suspected (it was a part of an
+    earlier refused call).
+    """
     values = {"campaign_id": campaign_id, "version_id": version_id, "step_key": step_key, "limit": limit}
-    return [(row.people, row.detail) for row in connection.execute(_REFUSALS, values)]
+    return list(connection.execute(_REFUSALS, values))
 
 
-# not_done: what the janitor and settling have to look at, oldest first.
+# refused_alone: the newest answer about this email, if nothing was accepted since a whole call of it was refused.
+_REFUSED_ALONE = text("""
+SELECT newest.outcome = 'refused' AND cardinality(newest.message_ids) = 1 AND newest.refused_row IS NULL
+       AND EXISTS (SELECT FROM batch
+                    WHERE batch.campaign_id = :campaign_id AND batch.step_key = :step_key AND batch.outcome = 'refused'
+                      AND batch.suspects_of IS NULL
+                      AND batch.id > coalesce((SELECT max(id) FROM batch
+                                                WHERE campaign_id = :campaign_id AND step_key = :step_key
+                                                  AND outcome = 'accepted'), 0))
+  FROM batch AS newest
+ WHERE newest.campaign_id = :campaign_id AND newest.step_key = :step_key AND newest.outcome IN ('accepted', 'refused')
+ ORDER BY newest.id DESC
+ LIMIT 1
+""")
+
+
+def refused_alone(connection: Connection, campaign_id: int, step_key: str) -> bool:
+    """Whether a message was refused alone and nobody was accepted since the call it was in: it may be the words."""
+    values = {"campaign_id": campaign_id, "step_key": step_key}
+    return bool(connection.execute(_REFUSED_ALONE, values).scalar())
+
+
+# not_done: for the janitor, and then for settling: a provider's log that hangs must not keep the janitor waiting.
 _NOT_DONE = text("""
 SELECT id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until < wall() AS lease_over, called_at,
        extract(epoch FROM wall() - called_at)::float8 AS called_seconds,
@@ -293,12 +329,12 @@ SELECT id, lane, campaign_id, step_key, state, host, boot_id, pid, lease_until <
        empty_rounds, message_ids
   FROM batch
  WHERE state <> 'DONE' AND kind = 'messages'
- ORDER BY id
+ ORDER BY state = 'UNKNOWN', asked_at NULLS FIRST, id
 """)
 
 
 def not_done(connection: Connection) -> list[BatchRow]:
-    """Every batch that is OPEN, CALLING or UNKNOWN, oldest first."""
+    """Every batch that is OPEN or CALLING, then those UNKNOWN, whom nobody asked about for the longest time first."""
     rows = connection.execute(_NOT_DONE)
     return [BatchRow(**{**row._mapping, "message_ids": tuple(row.message_ids)}) for row in rows]
 
@@ -398,6 +434,15 @@ def try_once(connection: Connection, name: str) -> bool:
     return connection.execute(_TRY_ONCE, {"lane": name}).rowcount == 1
 
 
+# trial_over: whoever held the trial did not call.
+_TRIAL_OVER = text("UPDATE lane_state SET trial_until = NULL WHERE lane = :lane AND trial_until IS NOT NULL")
+
+
+def trial_over(connection: Connection, name: str) -> None:
+    """The trial of this lane told nothing about the provider: the next one may try."""
+    connection.execute(_TRIAL_OVER, {"lane": name})
+
+
 # count_failure: failures within 30 s of the first belong together.
 _COUNT_FAILURE = text("""
 UPDATE lane_state
@@ -412,7 +457,7 @@ _OPEN_BREAKER = text("""
 UPDATE lane_state
    SET breaker = 'open', breaker_reason = :reason, breaker_opened = breaker_opened + 1, trial_until = NULL,
        breaker_until = wall() + least(interval '10 min', interval '30 s' * power(2, least(breaker_opened, 5)))
- WHERE :at_once
+ WHERE :at_once AND (breaker <> 'open' OR breaker_until <= wall())
     OR lane = :lane AND (failures >= 5 AND breaker <> 'open' OR breaker = 'open' AND breaker_until <= wall())
 """)
 

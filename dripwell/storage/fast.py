@@ -1,13 +1,12 @@
-"""Redis, for what may be forgotten: the suppression set, slot holds and the shared rate.
+"""Redis, for what may be forgotten: the suppression set and slot holds.
 
-Nothing here is a promise. Every failure becomes "unknown" (None, or a local stand-in) within 250 ms, and after one
-failure Redis is left alone for a second, so that a pass full of small questions does not wait for each of them.
+Nothing here is a promise. Every failure becomes "unknown" (None) within 250 ms, and after one failure Redis is left
+alone for a second, so that a pass full of small questions does not wait for each of them.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -31,23 +30,8 @@ MARK = "dw:supp:mark"
 _BUILDING = "dw:supp:building"
 _REBUILD_LOCK = "dw:supp:rebuild"
 _PRESENT = b"\0"  # always a member, so that an empty ledger still makes a key
-_RATE = "dw:rate"
 _LEAVE_ALONE = 1.0  # seconds
 _PIECE = 2_000
-
-# One bucket for everybody, on the server's clock (GCRA). The bucket may run into debt once, so that a batch larger than
-# a second's worth passes and the next one waits for it. A debt over a minute is a clock that was set back, and is
-# forgotten: it would stop everybody for hours. Times are microseconds. Returns the microseconds to wait.
-_TAKE = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local free_at = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
-if free_at > now and free_at - now <= 60000000 then
-  return free_at - now
-end
-redis.call('SET', KEYS[1], string.format('%.0f', now + tonumber(ARGV[1])), 'PX', math.ceil(ARGV[1] / 1000) + 1000)
-return 0
-"""
 
 # Keep a slot unless somebody else does.
 _HOLD = """
@@ -82,8 +66,8 @@ return 1
 class Fast:
     """One per process, safe between threads. Opening it talks to nobody."""
 
-    def __init__(self, url: str, *, local_share: float = 0.25, ticks: Callable[[], float] = time.monotonic) -> None:
-        """`local_share` is the part of the rate one process may use while Redis is away; `ticks` counts seconds."""
+    def __init__(self, url: str, *, ticks: Callable[[], float] = time.monotonic) -> None:
+        """`ticks` counts seconds."""
         self._redis = redis.Redis.from_url(
             url,
             socket_connect_timeout=0.1,
@@ -92,15 +76,11 @@ class Fast:
             protocol=2,
             driver_info=None,
         )
-        self._take = self._redis.register_script(_TAKE)
         self._hold = self._redis.register_script(_HOLD)
         self._release = self._redis.register_script(_RELEASE)
         self._change = self._redis.register_script(_CHANGE)
         self._ticks = ticks
-        self._lock = threading.Lock()
         self._away_until = 0.0
-        self._share = local_share
-        self._local_free_at = 0.0
         self._expected: tuple[int, int] | None = None
 
     def is_there(self) -> bool:
@@ -205,25 +185,6 @@ class Fast:
     def release(self, slot: str, owner: str) -> None:
         """Give a hold back; nothing happens when it is not `owner`'s. Lost releases expire by themselves."""
         self._ask(lambda: self._release(keys=[f"dw:hold:{slot}"], args=[owner]))
-
-    # The shared rate
-
-    def take(self, weight: int, rate: float) -> float:
-        """Ask to send `weight` messages at `rate` a second over all processes.
-
-        0 = go; else the seconds to wait before asking again. While Redis is away this process goes on with its local
-        share of the rate.
-        """
-        cost = weight / rate
-        wait = self._ask(lambda: int(self._take(keys=[_RATE], args=[int(cost * 1_000_000)])))
-        if wait is not None:
-            return wait / 1_000_000
-        with self._lock:
-            now = self._ticks()
-            if self._local_free_at > now:
-                return self._local_free_at - now
-            self._local_free_at = now + cost / self._share
-            return 0.0
 
     def close(self) -> None:
         """Drop the connections."""

@@ -10,19 +10,36 @@ from __future__ import annotations
 import base64
 import errno
 import fcntl
-import json
 import logging
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from dripwell.core.errors import UnavailableError
+from dripwell.storage.journal_lines import Answer, Broken, Call, Left, Line, Person, checked, parsed, written
+
+__all__ = [
+    "FILE_SIZE",
+    "KEEP_DAYS",
+    "Answer",
+    "Broken",
+    "Call",
+    "Journal",
+    "Left",
+    "Line",
+    "Person",
+    "batches_called",
+    "folder_in",
+    "highest",
+    "prune",
+    "read_calls",
+    "read_leaves",
+]
 
 log = logging.getLogger("dripwell.storage")
 
@@ -32,71 +49,9 @@ FILE_SIZE = 256 * 1024 * 1024
 LONGEST = 4 * 1024 * 1024
 """No line is longer; more bytes without an end are what a crash left behind."""
 _TAIL = 1024 * 1024
+_DISORDER = timedelta(hours=1)
+"""Lines stand in the order of their writing, their times are those of the claims: more than any sender dawdles."""
 _CALLS, _LEAVES = "calls", "leaves"
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """One message of a call. After a restore `public_id` proves that `subscriber_id` is still the same person."""
-
-    message_id: int
-    public_id: UUID
-    subscriber_id: int
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call that was about to be made. `at` is wall time, `nonce` tells two batches of the same number apart."""
-
-    epoch: int
-    batch: int
-    nonce: UUID
-    host: str
-    provider: str
-    lane: str
-    campaign: UUID
-    campaign_name: str
-    step_key: str
-    version_id: int
-    people: tuple[Person, ...]
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a call: `accepted`, `refused`, `not_sent`, `unknown`, or `void` when it was never made."""
-
-    epoch: int
-    batch: int
-    nonce: UUID
-    outcome: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """One row of the suppression ledger. `seq` and `at` are the row's own."""
-
-    addr_hash: bytes
-    scope: str
-    action: str
-    reason: str
-    source: str
-    seq: int
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A line that cannot be read: a crash cut it off, or the disk has changed it."""
-
-    path: Path
-    line: int
-    why: str
-
-
-Line = Call | Answer | Left
 
 
 def folder_in(state_dir: Path) -> Path:
@@ -109,12 +64,35 @@ class Journal:
 
     def __init__(self, folder: Path, *, host: str, file_size: int = FILE_SIZE) -> None:
         """`host` is written into every call; a file that has grown to `file_size` bytes is followed by the next."""
+        self._folder = folder
         self._host = host
         self._calls = _Series(folder, _CALLS, file_size)
         self._leaves = _Series(folder, _LEAVES, file_size)
-        self.highest = 0
-        """The greatest batch id this process has journaled. A batch that is claimed later and has a smaller id comes
-        from a database that has gone back in time."""
+        self._highest: int | None = None
+
+    @property
+    def highest(self) -> int:
+        """The greatest batch id known to be journaled: by this process, or by any of this host at its last `look`.
+
+        A batch that is claimed later and has a smaller id comes from a database that has gone back in time. The first
+        use looks, and so may raise UnavailableError.
+        """
+        return self.look() if self._highest is None else self._highest
+
+    def look(self) -> int:
+        """Learn how far the other processes of this host have come, from the end of the newest file; see `highest`.
+
+        Raises UnavailableError when the journal is there and cannot be read.
+        """
+        try:
+            _, batch = highest(self._folder)
+        except OSError as error:
+            raise UnavailableError(
+                f"The journal in {self._folder} cannot be read ({error.strerror or error}): nobody is called while it "
+                "is not known how far it goes. Make the folder readable for this user."
+            ) from error
+        self._highest = max(self._highest or 0, batch)
+        return self._highest
 
     def before(
         self,
@@ -154,11 +132,19 @@ class Journal:
             "t": at.isoformat(),
         }
         self._append(self._calls, [value], at, "nobody is called without a line in it")
-        self.highest = max(self.highest, batch)
+        if self._highest is not None:  # else the first use looks, and finds this line
+            self._highest = max(self._highest, batch)
 
-    def after(self, *, epoch: int, batch: int, nonce: UUID, outcome: str, at: datetime) -> None:
-        """Note what became of a call (see `Answer`). Losing this line costs time, not safety, so it never raises."""
+    def after(
+        self, *, epoch: int, batch: int, nonce: UUID, outcome: str, at: datetime, left_out: Sequence[UUID] = ()
+    ) -> None:
+        """Note what became of a call (see `Answer`). Losing this line costs time, not safety, so it never raises.
+
+        `left_out`: public ids of messages that the final check took out of the payload, after the line was written.
+        """
         value = {"k": "answer", "epoch": epoch, "batch": batch, "nonce": nonce.hex, "o": outcome, "t": at.isoformat()}
+        if left_out:
+            value["x"] = base64.b64encode(b"".join(one.bytes for one in left_out)).decode()
         try:
             self._append(self._calls, [value], at, "", durable=False)
         except UnavailableError as error:
@@ -191,7 +177,7 @@ class Journal:
         self, series: _Series, values: Sequence[dict[str, Any]], at: datetime, so: str, *, durable: bool = True
     ) -> None:
         try:
-            series.append(b"".join(_written(value) for value in values), at.date(), durable=durable)
+            series.append(b"".join(written(value) for value in values), at.date(), durable=durable)
         except OSError as error:
             raise UnavailableError(
                 f"The journal in {series.folder} cannot be written ({error.strerror or error}): {so}. "
@@ -294,32 +280,88 @@ def highest(folder: Path) -> tuple[int, int]:
 
     Cheap, and a lower bound: what several processes wrote at the same time stands in no exact order. (0, 0): no calls.
     """
-    found = (0, 0)
-    for path in reversed([_path(folder, _CALLS, *file) for file in _files(folder, _CALLS)]):
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, size - _TAIL))
-            lines = handle.read(_TAIL).split(b"\n")
-        for content in lines if size <= _TAIL else lines[1:]:
-            value = _checked(content)
-            if value is not None and value["k"] == "call":
-                found = max(found, (value["epoch"], value["batch"]))
+    paths = [_path(folder, _CALLS, *file) for file in _files(folder, _CALLS)]
+    written = max(paths, key=_written_at, default=None)  # after a clock that was ahead, not the newest by its name
+    found = (0, 0) if written is None else _highest_in(written)
+    for path in reversed(paths):
+        found = max(found, _highest_in(path))
         if found != (0, 0):
             break
     return found
 
 
-def prune(folder: Path, today: date, keep_days: int = KEEP_DAYS) -> list[Path]:
-    """Remove the files of days more than `keep_days` before `today`; returns them."""
-    oldest = today - timedelta(days=keep_days)
+def _highest_in(path: Path) -> tuple[int, int]:
+    found = (0, 0)
+    with suppress(FileNotFoundError), path.open("rb") as handle:  # it was pruned a moment ago
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(max(0, size - _TAIL))
+        lines = handle.read(_TAIL).split(b"\n")
+        for content in lines if size <= _TAIL else lines[1:]:
+            value = checked(content)
+            if value is not None and value["k"] == "call":
+                found = max(found, (value["epoch"], value["batch"]))
+    return found
+
+
+def batches_called(folder: Path, host: str, since: datetime) -> set[int]:
+    """The batches `host` has journaled calls for since that wall time, and some before it.
+
+    Read from the ends of the files, so its cost is that of the time since then, however long the journal is.
+    """
+    since -= _DISORDER
+    found = set()
+    for day, number in reversed(_files(folder, _CALLS)):
+        if day < since.date():
+            break
+        for content in _from_the_end(_path(folder, _CALLS, day, number)):
+            value = checked(content)
+            if value is None or value["k"] != "call":
+                continue
+            if datetime.fromisoformat(value["t"]) < since:
+                break  # the file before may be of the same day and of other processes, which turn when they are ready
+            if value["host"] == host:
+                found.add(value["batch"])
+    return found
+
+
+def _from_the_end(path: Path) -> Iterator[bytes]:
+    """The lines of a file, the last one first, a piece in memory at a time."""
+    with suppress(FileNotFoundError), path.open("rb") as handle:
+        at = handle.seek(0, os.SEEK_END)
+        begun = b""
+        while at > 0:
+            size = min(_TAIL, at)
+            at -= size
+            handle.seek(at)
+            begun, *lines = (handle.read(size) + begun).split(b"\n")
+            yield from reversed(lines)
+            if len(begun) > LONGEST:
+                begun = b""  # no line: its checksum will say so
+        yield begun
+
+
+def prune(folder: Path, today: date, host_now: datetime, keep_days: int = KEEP_DAYS) -> list[Path]:
+    """Remove the files of days more than `keep_days` before `today`; returns them.
+
+    Two clocks must agree: `today` is the database's wall time, after which files are named, and a file written to in
+    the `keep_days` before `host_now`, by this host's own clock, stays. One clock that is ahead removes nothing.
+    """
+    oldest, untouched_since = today - timedelta(days=keep_days), (host_now - timedelta(days=keep_days)).timestamp()
     gone = []
     for stem in (_CALLS, _LEAVES):
         for day, number in _files(folder, stem):
-            if day < oldest:
-                path = _path(folder, stem, day, number)
+            path = _path(folder, stem, day, number)
+            if day < oldest and _written_at(path) < untouched_since:
                 path.unlink(missing_ok=True)
                 gone.append(path)
     return gone
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process prunes as well
+        return 0.0
 
 
 def _files(folder: Path, stem: str) -> list[tuple[date, int]]:
@@ -348,7 +390,7 @@ def _read(folder: Path, stem: str, broken: Callable[[Broken], None]) -> Iterator
             number = 0
             while content := handle.readline(LONGEST):
                 number += 1
-                line = _parsed(content.removesuffix(b"\n"))
+                line = parsed(content.removesuffix(b"\n"))
                 whole = content.endswith(b"\n") or line is not None
                 while content and not content.endswith(b"\n"):
                     content = handle.readline(LONGEST)  # the rest of what has no end
@@ -356,74 +398,6 @@ def _read(folder: Path, stem: str, broken: Callable[[Broken], None]) -> Iterator
                     yield line
                 else:
                     broken(Broken(path, number, "its checksum or its words are wrong" if whole else "it was cut off"))
-
-
-def _written(value: dict[str, Any]) -> bytes:
-    content = json.dumps(value, separators=(",", ":")).encode()
-    return b"%08x %b\n" % (zlib.crc32(content), content)
-
-
-def _checked(content: bytes) -> dict[str, Any] | None:
-    checksum, _, body = content.partition(b" ")
-    try:
-        return dict(json.loads(body)) if int(checksum, 16) == zlib.crc32(body) else None
-    except ValueError:
-        return None
-
-
-def _parsed(content: bytes) -> Line | None:
-    value = _checked(content)
-    if value is None:
-        return None
-    try:
-        return _KINDS[value["k"]](value)
-    except (ValueError, KeyError, TypeError):
-        return None  # whole, and not in words this Dripwell knows
-
-
-def _call(value: dict[str, Any]) -> Call:
-    ids = base64.b64decode(value["p"])
-    rounds = value["r"] if isinstance(value["r"], list) else [value["r"]] * len(value["m"])
-    people = zip(value["m"], range(0, len(ids), 16), value["s"], rounds, strict=True)
-    return Call(
-        epoch=value["epoch"],
-        batch=value["batch"],
-        nonce=UUID(value["nonce"]),
-        host=value["host"],
-        provider=value["provider"],
-        lane=value["lane"],
-        campaign=UUID(value["campaign"]),
-        campaign_name=value["name"],
-        step_key=value["step"],
-        version_id=value["version"],
-        people=tuple(Person(m, UUID(bytes=ids[at : at + 16]), s, r) for m, at, s, r in people),
-        at=datetime.fromisoformat(value["t"]),
-    )
-
-
-def _answer(value: dict[str, Any]) -> Answer:
-    return Answer(
-        epoch=value["epoch"],
-        batch=value["batch"],
-        nonce=UUID(value["nonce"]),
-        outcome=value["o"],
-        at=datetime.fromisoformat(value["t"]),
-    )
-
-
-def _left(value: dict[str, Any]) -> Left:
-    return Left(
-        addr_hash=bytes.fromhex(value["a"]),
-        scope=value["scope"],
-        action=value["action"],
-        reason=value["reason"],
-        source=value["source"],
-        seq=value["seq"],
-        at=datetime.fromisoformat(value["t"]),
-    )
-
-
-_KINDS: dict[str, Callable[[dict[str, Any]], Line]] = {"call": _call, "answer": _answer, "left": _left}
 
 
 def _sync(folder: Path) -> None:

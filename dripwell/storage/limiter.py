@@ -89,6 +89,8 @@ if rate < ceiling then
 end
 local closed = read('closed', now, now + 600000000) or now
 
+if task == 'closed' then return finish(math.ceil(closed - now)) end
+
 if task == 'throttled' then
   -- Calls that were under way together are refused together: that is one reason to slow down, not eight.
   if not read('slowed', now - 2000000, now) then
@@ -222,6 +224,17 @@ class Limiter:
             self._local.throttled(seconds, self._ticks())
         self._ask(["throttled", self._ceiling, int(seconds * 1_000_000)])
 
+    def closed_for(self) -> float:
+        """Seconds for which the provider's Retry-After keeps everybody silent; 0 = open. Nothing is counted.
+
+        While Redis is away: for which what this process itself was told does.
+        """
+        answer = self._ask(["closed", self._ceiling])
+        if isinstance(answer, int):
+            return answer / 1_000_000
+        with self._lock:
+            return self._local.closed_for(self._ticks())
+
     def close(self) -> None:
         """Drop the connections."""
         self._redis.close()
@@ -254,8 +267,8 @@ class _Local:
         self._groups: dict[str, float] = {}
 
     def take(self, weight: int, share: float, now: float) -> float:
-        if now < self._closed_until:
-            return self._closed_until - now
+        if (silent := self.closed_for(now)) > 0:
+            return silent
         each = 1 / (self._rate_now(now) * share)
         paid_at = max(self._paid_at, now)
         big = max(self._big, weight) if paid_at > now else weight
@@ -271,6 +284,9 @@ class _Local:
             return paid_at - now
         self._groups[name] = now + weight / (self._pace[name] * share)
         return 0.0
+
+    def closed_for(self, now: float) -> float:
+        return max(0.0, self._closed_until - now)
 
     def throttled(self, seconds: float, now: float) -> None:
         if now - self._slowed_at > 2.0:

@@ -155,11 +155,12 @@ def end_planned(connection: Connection, enrollment_ids: Sequence[int], state: st
     return set(connection.execute(_END_PLANNED, values).scalars())
 
 
-# expired: planned messages of a lane that came too late to be of any use.
+# expired: planned messages of a lane that came too late to be of any use. Every claim asks: the last condition is that
+# of the index `message_expiring`, in which nearly nobody is.
 _EXPIRED = text("""
 SELECT id, enrollment_id, step_key
   FROM message
- WHERE state = 'PLANNED' AND lane = :lane AND valid_until <= :now
+ WHERE state = 'PLANNED' AND lane = :lane AND valid_until <= :now AND valid_until < 'infinity'
  ORDER BY enrollment_id
  LIMIT :limit
 """)

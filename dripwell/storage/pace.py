@@ -10,25 +10,21 @@ from sqlalchemy import text
 
 from dripwell.storage.database import Connection
 
-# accepted_since: by the index alone.
-_ACCEPTED_SINCE = text("""
-SELECT coalesce(sum(people), 0)
-  FROM batch
- WHERE accepted_at >= :since AND kind = 'messages' AND lane IN ('drip', 'newsletter')
-""")
-
-# under_way: what may still become accepted, however long ago it began.
-_UNDER_WAY = text("""
-SELECT coalesce(sum(people), 0)
-  FROM batch
- WHERE state <> 'DONE' AND kind = 'messages' AND lane IN ('drip', 'newsletter')
+# used_since: what was accepted, by the index alone, and what may still be, however long ago it began. One statement
+# sees one moment: a batch that is accepted between two of them would be in neither sum.
+_USED_SINCE = text("""
+SELECT coalesce((SELECT sum(people)
+                   FROM batch
+                  WHERE accepted_at >= :since AND kind = 'messages' AND lane IN ('drip', 'newsletter')), 0)
+     + coalesce((SELECT sum(people)
+                   FROM batch
+                  WHERE state <> 'DONE' AND kind = 'messages' AND lane IN ('drip', 'newsletter')), 0)
 """)
 
 
 def used_since(connection: Connection, since: datetime) -> int:
     """Marketing messages accepted since this campaign time, and all that are in a batch that is not done."""
-    accepted: int = connection.execute(_ACCEPTED_SINCE, {"since": since}).scalar_one()
-    return accepted + int(connection.execute(_UNDER_WAY).scalar_one())
+    return int(connection.execute(_USED_SINCE, {"since": since}).scalar_one())
 
 
 # take_turns: one claim after the other, until this transaction ends.
@@ -182,3 +178,17 @@ UPDATE pace_state SET watched_at = wall()
 def may_watch(connection: Connection, seconds: float) -> bool:
     """Whether nobody has counted reputation for so many seconds; then it is this caller's turn."""
     return connection.execute(_MAY_WATCH, {"seconds": seconds}).rowcount == 1
+
+
+# alive: a process has a row for each of its queues.
+_ALIVE = text("""
+SELECT count(DISTINCT (host, pid))
+  FROM worker
+ WHERE last_pass > wall() - make_interval(secs => :seconds)
+""")
+
+
+def alive(connection: Connection, seconds: float = 60.0) -> int:
+    """How many worker processes share the rate: those that finished a pass in the last so many wall seconds."""
+    found: int = connection.execute(_ALIVE, {"seconds": seconds}).scalar_one()
+    return found

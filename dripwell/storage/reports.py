@@ -161,6 +161,28 @@ def unsettled(connection: Connection, now: datetime) -> dict[str, int]:
     return {**connection.execute(_UNSETTLED, {"now": now}).one()._mapping}
 
 
+# being_checked: calls of which nobody knows yet whether the provider took them.
+_BEING_CHECKED = text("SELECT count(*) FROM batch WHERE state = 'UNKNOWN'")
+
+
+def being_checked(connection: Connection) -> int:
+    """How many calls wait for evidence of what became of them."""
+    found: int = connection.execute(_BEING_CHECKED).scalar_one()
+    return found
+
+
+# stopped: why nobody at all is called, and why nothing that follows the calendar is.
+_STOPPED = text("""
+SELECT quarantined_at, quarantine_reason, clock_alarm
+  FROM installation
+""")
+
+
+def stopped(connection: Connection) -> Any:
+    """What a person has to decide before mail goes out again: quarantined_at, quarantine_reason, clock_alarm."""
+    return connection.execute(_STOPPED).one()
+
+
 # next_due: of a person who waits or a message that is planned, whichever comes first.
 _NEXT_DUE = text("""
 SELECT least((SELECT min(enrollment.next_due_at)

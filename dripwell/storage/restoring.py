@@ -1,4 +1,4 @@
-"""Putting back what a restored database has forgotten: batches, their messages, and rows of the suppression ledger.
+"""Putting back what a restored database has forgotten: batches and their messages.
 
 Only for a record in quarantine. Lock order as everywhere: batch, enrollments by id, messages by id.
 """
@@ -14,7 +14,6 @@ from uuid import UUID
 from sqlalchemy import text
 
 from dripwell.storage.database import Connection
-from dripwell.storage.journal import Left
 
 # known: of these batches, those the database has. `lapsed` ones were given up in this quarantine, on a wrong guess.
 _KNOWN = text("""
@@ -276,6 +275,22 @@ UPDATE batch
  WHERE id = :id
 """)
 
+# left_out: whom the payload of a call did not name, although the line before it did.
+_LEFT_OUT = text("""
+SELECT message.id
+  FROM message JOIN batch ON message.id = ANY(batch.message_ids)
+ WHERE batch.id = :id AND message.public_id = ANY(CAST(:public_ids AS uuid[]))
+ ORDER BY message.id
+""")
+
+# to_accept: those of a batch that is done, but not as accepted, who are not accepted either.
+_TO_ACCEPT = text("""
+SELECT count(message.id) AS people
+  FROM batch LEFT JOIN message ON message.id = ANY(batch.message_ids) AND message.state <> 'ACCEPTED'
+ WHERE batch.id = :id AND batch.state = 'DONE' AND batch.outcome <> 'accepted'
+ GROUP BY batch.id
+""")
+
 # take (T2): from whatever open state they are in.
 _TAKE = text("""
 UPDATE message SET state = 'IN_BATCH', reason = NULL, batch_id = :batch_id, updated_at = wall()
@@ -296,50 +311,21 @@ def narrow(connection: Connection, batch_id: int, message_ids: Sequence[int]) ->
     connection.execute(_NARROW, {"id": batch_id, "ids": list(message_ids)})
 
 
+def left_out(connection: Connection, batch_id: int, public_ids: Sequence[UUID]) -> list[int]:
+    """The messages with these ids among those the batch says it called for."""
+    values = {"id": batch_id, "public_ids": [str(one) for one in public_ids]}
+    return list(connection.execute(_LEFT_OUT, values).scalars())
+
+
+def to_accept(connection: Connection, batch_id: int) -> int | None:
+    """How many of this batch are to be ACCEPTED after all (T13); None when it was not closed otherwise."""
+    found: int | None = connection.execute(_TO_ACCEPT, {"id": batch_id}).scalar()
+    return found
+
+
 def fill(connection: Connection, batch_id: int, message_ids: Sequence[int]) -> None:
     """Say who was in this batch."""
     connection.execute(_FILL, {"id": batch_id, "message_ids": list(message_ids)})
-
-
-# newer: whether the ledger knows this row, or one after it.
-_NEWER = text("""
-SELECT EXISTS (SELECT FROM suppression
-                WHERE addr_hash = :addr_hash AND scope = :scope AND (at, seq) >= (CAST(:at AS timestamptz), :seq))
-""")
-
-# append: a row that was lost, with the time it had.
-_APPEND = text("""
-INSERT INTO suppression (addr_hash, scope, action, reason, source, evidence, at)
-VALUES (:addr_hash, :scope, :action, :reason, :source, 'journal', :at)
-""")
-
-# subscriber_of: who has this address now.
-_SUBSCRIBER_OF = text("SELECT id FROM subscriber WHERE addr_hash = :addr_hash")
-
-
-def append_lost(
-    connection: Connection,
-    *,
-    addr_hash: bytes,
-    scope: str,
-    action: str,
-    reason: str,
-    source: str,
-    seq: int,
-    at: datetime,
-) -> bool:
-    """Put a row back into the suppression ledger, whose number was `seq`. False: it is there, or a newer one is."""
-    key = {"addr_hash": addr_hash, "scope": scope, "at": at}
-    if connection.execute(_NEWER, {**key, "seq": seq}).scalar_one():
-        return False
-    connection.execute(_APPEND, {**key, "action": action, "reason": reason, "source": source})
-    return True
-
-
-def subscriber_of(connection: Connection, addr_hash: bytes) -> int | None:
-    """The subscriber with this address, if there is one."""
-    found: int | None = connection.execute(_SUBSCRIBER_OF, {"addr_hash": addr_hash}).scalar()
-    return found
 
 
 # renew_ledger: rows of another cluster's transactions become rows of this one, which everybody can see from now on.
@@ -408,49 +394,3 @@ RETURNING id
 def hold_planned(connection: Connection, since: datetime, reason: str) -> list[int]:
     """Hold every PLANNED message due at or after `since` (campaign time); returns their ids."""
     return list(connection.execute(_HOLD_PLANNED, {"since": since, "reason": reason}).scalars())
-
-
-# newest_row: what the ledger says last about an address in one scope.
-_NEWEST_ROW = text("""
-SELECT addr_hash, scope, action, reason, source, seq, at
-  FROM suppression
- WHERE addr_hash = :addr_hash AND scope = :scope
- ORDER BY seq DESC
- LIMIT 1
-""")
-
-# rows_from: what was written by transactions that were not over at a horizon; `seq` is not commit order.
-_ROWS_FROM = text("""
-SELECT addr_hash, scope, action, reason, source, seq, at
-  FROM suppression
- WHERE xid >= CAST(CAST(:horizon AS text) AS xid8)
- ORDER BY seq
-""")
-
-# rows_since: the same by time, where no horizon of this epoch is known yet.
-_ROWS_SINCE = text("""
-SELECT addr_hash, scope, action, reason, source, seq, at
-  FROM suppression
- WHERE at >= wall() - make_interval(days => :days)
- ORDER BY seq
-""")
-
-
-def newest_row(connection: Connection, addr_hash: bytes, scope: str) -> Left | None:
-    """The newest row of the ledger about this address and scope, as the journal keeps it."""
-    row = connection.execute(_NEWEST_ROW, {"addr_hash": addr_hash, "scope": scope}).first()
-    return None if row is None else _left(row)
-
-
-def rows_from(connection: Connection, horizon: int) -> list[Left]:
-    """Rows of the ledger that may have become visible since that horizon was read, oldest first."""
-    return [_left(row) for row in connection.execute(_ROWS_FROM, {"horizon": horizon})]
-
-
-def rows_since(connection: Connection, days: int) -> list[Left]:
-    """Rows of the ledger of the last `days` of wall time, oldest first."""
-    return [_left(row) for row in connection.execute(_ROWS_SINCE, {"days": days})]
-
-
-def _left(row: Any) -> Left:
-    return Left(bytes(row.addr_hash), row.scope, row.action, row.reason, row.source, row.seq, row.at)

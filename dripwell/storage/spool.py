@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 _NAME = "unsubscribes.spool"
+_LONGEST = 256 * 1024
+_BEYOND = re.compile(r"\{(\[\d{1,19},\d{1,19}\)(,\[\d{1,19},\d{1,19}\))*)?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPlace:
+    """How much of the suppression ledger is in the journal: in this epoch, rows of transactions before `horizon`.
+
+    Of later ones those whose `seq` is in `beyond`, an int8multirange as PostgreSQL writes it.
+    """
+
+    epoch: int
+    horizon: int
+    beyond: str = "{}"
 
 
 def path_in(state_dir: Path) -> Path:
@@ -31,19 +47,22 @@ def holds_any(path: Path) -> bool:
         return False
 
 
-def read_place(path: Path) -> tuple[int, int] | None:
-    """(epoch, horizon) up to which the suppression ledger is in the journal; None when nobody knows."""
+def read_place(path: Path) -> LedgerPlace | None:
+    """How much of the suppression ledger is in the journal; None when nobody knows."""
     try:
-        epoch, horizon = path.read_text(encoding="ascii").split()
-        return int(epoch), int(horizon)
-    except (FileNotFoundError, ValueError):
+        epoch, horizon, *beyond = path.read_text(encoding="ascii").split()
+        place = LedgerPlace(int(epoch), int(horizon), *beyond)
+        return place if _BEYOND.fullmatch(place.beyond) else None
+    except (FileNotFoundError, ValueError, TypeError):
         return None  # what is journaled twice does no harm
 
 
-def write_place(path: Path, place: tuple[int, int]) -> None:
-    """Remember that place. It may be lost: then some rows are journaled again."""
+def write_place(path: Path, place: LedgerPlace) -> None:
+    """Remember that place. It may be lost, or its rows be too scattered to keep: then some are journaled again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(f"{place[0]} {place[1]}\n", encoding="ascii")
+    beyond = place.beyond if len(place.beyond) <= _LONGEST else "{}"
+    fresh.write_text(f"{place.epoch} {place.horizon} {beyond}\n", encoding="ascii")
     fresh.replace(path)
 
 

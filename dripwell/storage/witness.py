@@ -44,7 +44,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The record as it stands. `system` is the cluster it runs on, `known_system` the one it was written on."""
+    """The record as it stands. `system` is the cluster it runs on, `known_system` the one it was written on.
+
+    `is_empty`: nobody ever joined and nobody ever left, so there is nobody it could have forgotten a mail to.
+    """
 
     identity: UUID | None
     system: str | None
@@ -164,7 +167,8 @@ _NUMBERS = ", ".join(
 _READ = text(f"""
 SELECT identity, system_identifier AS known_system, epoch, epoch_batch, quarantined_at, quarantine_reason, replayed_at,
        coalesce((SELECT max(id) FROM batch), 0) AS batch,
-       NOT EXISTS (SELECT FROM enrollment) AND NOT EXISTS (SELECT FROM batch) AS is_empty,
+       NOT EXISTS (SELECT FROM subscriber) AND NOT EXISTS (SELECT FROM suppression)
+         AND NOT EXISTS (SELECT FROM enrollment) AND NOT EXISTS (SELECT FROM batch) AS is_empty,
        {_NUMBERS}
   FROM installation
 """)

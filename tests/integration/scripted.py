@@ -6,6 +6,7 @@ The judge reads the provider's ledger, never our tables alone: what it took is w
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from uuid import UUID
 
 import redis
@@ -88,7 +89,8 @@ class ScriptedProvider:
         self.asked += 1
         if not self.logs_answer:
             return LogAnswer(answered=False)
-        return LogAnswer(answered=True, found=any(taken == message for _, taken in self.taken))
+        batches = frozenset(batch for batch, taken in self.taken if taken == message)
+        return LogAnswer(answered=True, found=bool(batches), batches=batches)
 
     def close(self) -> None:
         """Nothing to drop."""
@@ -135,8 +137,8 @@ class House:
         self._redis_url = redis_url
         self.fast = Fast(redis_url)
         self.limiter = Limiter(redis_url, ceiling=1e9)
-        self._scratch = TemporaryDirectory()
-        self.journal = Journal(Path(self._scratch.name), host="host")
+        self._scratch = mkdtemp()
+        self.journal = Journal(Path(self._scratch), host="host")
         self.provider = ScriptedProvider(answers)
         self.keys = Keys(links=(b"a key for links",), unsubscribe=(b"a key for leaving",))
         self.versions = Versions()
@@ -156,7 +158,7 @@ class House:
         self.fast.close()
         self.limiter.close()
         self.journal.close()
-        self._scratch.cleanup()
+        shutil.rmtree(self._scratch)
 
     # Time
 

@@ -138,7 +138,7 @@ def project(database: Database, redis_url: str, tmp_path: Path, monkeypatch: pyt
 
 def test_the_command_says_why_it_refuses(project: Project) -> None:
     found = project.run("bounces", "read", "nowhere.eml")
-    assert found.exit_code == 3
+    assert found.exit_code == 75
     assert "DRIPWELL_SMTP_URL" in found.stderr
     assert "docs/how-to/smtp.md" in found.stderr
 
@@ -306,5 +306,5 @@ def test_prospects_keep_nothing_from_starting(approved: Installation) -> None:
 
 def test_json_and_exit_code_of_a_refusal(project: Project) -> None:
     found = project.run("bounces", "read", "--json")
-    assert found.exit_code == 3
+    assert found.exit_code == 75
     assert json.loads(found.stdout)["kind"] == "refused"

@@ -153,6 +153,49 @@ def test_a_mailbox_provider_with_a_pace_of_its_own_gets_no_more_and_the_others_g
     assert house.states() == ["ACCEPTED"] * 3
 
 
+def test_a_long_queue_at_a_slow_mailbox_provider_is_put_back_once_and_comes_piece_by_piece(
+    house: House, redis_url: str
+) -> None:
+    pace = {"gmail": 1 / 60}
+    house.site = replace(house.site, delivery=Delivery(pace=pace))
+    house.limiter = limiter.Limiter(redis_url, ceiling=1e9, pace=pace)
+    house.provider.capabilities = replace(house.provider.capabilities, max_batch=1)
+    campaign = house.publish()
+    house.enroll(campaign, *(house.person(f"p{n}@gmail.com") for n in range(5)))
+    house.plan()
+    house.send()
+    assert len(house.provider.mailings) == 1
+    waits = house.query(
+        "SELECT extract(epoch FROM retry_at - wall())::int FROM message WHERE state = 'PLANNED' ORDER BY 1"
+    )
+    assert [int(seconds) // 55 for (seconds,) in waits] == [1, 2, 3, 4]  # type: ignore[call-overload]
+
+
+def test_people_behind_those_at_a_mailbox_provider_left_alone_go_in_the_same_pass(house: House) -> None:
+    house.provider.capabilities = replace(house.provider.capabilities, max_batch=3)
+    campaign = house.publish()
+    house.enroll(campaign, *(house.person(f"p{n}@gmail.com") for n in range(10)), house.person("b@example.com"))
+    house.plan()
+    with house.database.transaction() as connection:
+        brakes.pull(connection, "group:gmail", "refused for reputation", {}, house.wall)
+    house.send()
+    assert house.provider.addresses() == ["b@example.com"]
+
+
+def test_a_trial_with_nobody_to_mail_keeps_no_other_waiting(house: House) -> None:
+    with house.database.transaction() as connection:
+        connection.execute(
+            text(
+                "UPDATE lane_state SET breaker = 'open', breaker_until = wall(), breaker_reason = 'x',"
+                " breaker_opened = 1 WHERE lane = 'drip'"
+            )
+        )
+    assert house.send() == 0
+    planned(house)
+    house.send()
+    assert house.states() == ["ACCEPTED"] * 4
+
+
 def test_a_429_slows_every_lane_and_makes_no_batch_smaller(house: House) -> None:
     planned(house)
     house.provider.answers = [NotSent("429", 429, retry_after=timedelta(seconds=30), rate_limited=True)]

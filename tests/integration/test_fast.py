@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -178,34 +177,6 @@ def test_a_slot_is_held_for_one_person_at_a_time(fast: Fast, raw: redis.Redis) -
     assert 0 < raw.pttl("dw:hold:1:100") <= 3_600_000
 
 
-def test_the_rate_makes_the_next_one_wait_for_what_was_taken(fast: Fast, raw: redis.Redis) -> None:
-    assert fast.take(100, 10) == 0
-    assert 9 < fast.take(1, 10) <= 10
-
-
-def test_two_processes_share_one_rate(redis_url: str, raw: redis.Redis) -> None:
-    both = [Fast(redis_url), Fast(redis_url)]
-    passed = [0, 0]
-    until = time.monotonic() + 1.0
-
-    def run(index: int) -> None:
-        while time.monotonic() < until:
-            wait = both[index].take(1, 100)
-            if wait == 0:
-                passed[index] += 1
-            else:
-                time.sleep(min(wait, 0.01))
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one in both:
-        one.close()
-    assert 10 <= sum(passed) <= 102
-
-
 @pytest.mark.parametrize("server", ["silent", "closed"])
 def test_without_redis_every_question_is_unknown_within_a_quarter_second(
     database: Database, server: str, request: pytest.FixtureRequest
@@ -233,16 +204,6 @@ def test_without_redis_every_question_is_unknown_within_a_quarter_second(
         began = time.monotonic()
         assert [gone.hits([ONE], SCOPES) for _ in range(50)] == [None] * 50
         assert time.monotonic() - began < 0.25  # asked at most once
-    gone.close()
-
-
-def test_without_redis_a_process_goes_on_with_its_share_of_the_rate(closed: str) -> None:
-    ticks = [100.0]
-    gone = Fast(closed, local_share=0.25, ticks=lambda: ticks[0])
-    assert gone.take(10, 10) == 0
-    assert gone.take(10, 10) == pytest.approx(4.0)
-    ticks[0] += 4
-    assert gone.take(10, 10) == 0
     gone.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -38,6 +39,13 @@ def write(kept: Journal, batch: int, people: int = 1, at: datetime = AT, epoch: 
 
 def calls(folder: Path) -> list[int]:
     return [line.batch for line in journal.read_calls(folder) if isinstance(line, Call)]
+
+
+def written_when_they_say(folder: Path) -> None:
+    """Each file was last written to on the day of its name, by this host's clock."""
+    for path in folder.glob("*-*-*-*-*.journal"):
+        at = datetime.fromisoformat(f"{path.name.split('-', 1)[1][:10]}T23:59:00+00:00").timestamp()
+        os.utime(path, (at, at))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -180,15 +188,71 @@ def test_days_that_are_long_over_are_removed(tmp_path: Path) -> None:
         write(kept, 1000 - days, at=AT - timedelta(days=days))
         kept.left([Left(b"h" * 32, "all", "suppress", "x", "page", 1, AT - timedelta(days=days))])
     (tmp_path / "calls-notes.journal").write_text("somebody's own")
-    gone = journal.prune(tmp_path, AT.date())
+    written_when_they_say(tmp_path)
+    gone = journal.prune(tmp_path, AT.date(), AT)
     assert sorted({date.fromisoformat(path.name.split("-", 1)[1][:10]) for path in gone}) == [
         date(2025, 9, 28),
         date(2026, 9, 27),
     ]
     assert len(gone) == 4
     assert calls(tmp_path) == [965, 966, 1000]
-    assert journal.prune(tmp_path, AT.date(), keep_days=1) != []
+    assert journal.prune(tmp_path, AT.date(), AT, keep_days=1) != []
     assert calls(tmp_path) == [1000]
+
+
+def test_a_single_clock_that_is_ahead_removes_nothing(tmp_path: Path) -> None:
+    kept = Journal(tmp_path, host="here")
+    for days in (0, 34):
+        write(kept, 1000 - days, at=AT - timedelta(days=days))
+    written_when_they_say(tmp_path)
+    ahead = AT + timedelta(days=365)
+    assert journal.prune(tmp_path, ahead.date(), AT) == [], "the clock of the database"
+    assert journal.prune(tmp_path, AT.date(), ahead) == [], "the clock of this host"
+    assert calls(tmp_path) == [966, 1000]
+    assert len(journal.prune(tmp_path, ahead.date(), ahead)) == 2
+
+
+def test_a_process_knows_what_the_others_of_its_host_have_journaled(tmp_path: Path) -> None:
+    other, kept = Journal(tmp_path, host="here"), Journal(tmp_path, host="here")
+    write(other, 41)
+    assert kept.highest == 41
+    write(other, 42)
+    assert kept.look() == kept.highest == 42
+    write(kept, 43)
+    assert kept.highest == 43
+    assert other.look() == 43
+
+
+def test_the_newest_file_is_the_one_written_to_last(tmp_path: Path) -> None:
+    """The database's clock was a year ahead for an hour, so a file has a name that stays the latest for a year."""
+    kept = Journal(tmp_path, host="here")
+    write(kept, 500, at=AT + timedelta(days=365))
+    write(kept, 501, at=AT)
+    for path in tmp_path.iterdir():
+        if "2027" in path.name:
+            os.utime(path, (0, 0))
+    assert journal.highest(tmp_path) == (1, 501)
+
+
+def test_recent_calls_are_read_without_the_old_ones(tmp_path: Path) -> None:
+    kept = Journal(tmp_path, host="here", file_size=3_000_000)
+    for batch in range(20):
+        write(kept, batch, at=AT - timedelta(hours=20 - batch))
+    write(Journal(tmp_path, host="there"), 20, at=AT)
+    write(kept, 21, people=40_000, at=AT)  # longer than what is read at once
+    write(kept, 22, people=40_000, at=AT)  # in the next file of the day
+    (tmp_path / "calls-2026-10-30-001.journal").mkdir()  # whoever reads it fails
+    found = journal.batches_called(tmp_path, "here", AT - timedelta(hours=2))
+    assert {18, 19, 21, 22} <= found
+    assert found.isdisjoint({*range(16), 20})
+    assert journal.batches_called(tmp_path / "nothing", "here", AT) == set()
+
+
+def test_who_was_left_out_of_a_call_stands_in_its_answer(tmp_path: Path) -> None:
+    kept = Journal(tmp_path, host="here")
+    kept.after(epoch=1, batch=41, nonce=NONCE, outcome="accepted", at=AT, left_out=[UUID(int=3), UUID(int=1)])
+    (answer,) = journal.read_calls(tmp_path)
+    assert answer == Answer(1, 41, NONCE, "accepted", AT, (UUID(int=3), UUID(int=1)))
 
 
 def test_a_hundred_thousand_lines_are_read_in_little_memory(tmp_path: Path) -> None:

@@ -191,6 +191,23 @@ def test_retry_after_closes_every_lane_until_then_but_for_ten_minutes_at_most(li
     assert other.take("confirm", 1) > 590
 
 
+def test_who_asks_for_how_long_nobody_may_call_is_told_and_not_counted(
+    limiter: Callable[..., Limiter], raw: redis.Redis
+) -> None:
+    one, other = limiter(10.0), limiter(10.0)
+    assert other.closed_for() == 0
+    assert one.take("newsletter", 1000) == 0
+    assert other.closed_for() == 0  # a batch that is being paid for closes nothing
+    one.throttled(None)
+    assert other.closed_for() == 0
+    one.throttled(30.0)
+    assert 29 < other.closed_for() <= 30
+    raw.delete(KEY)
+    for _ in range(100):
+        assert other.closed_for() == 0
+    assert other.take("drip", 1) == 0
+
+
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -5.0, 0.0])
 def test_an_odd_retry_after_only_slows_down(limiter: Callable[..., Limiter], odd: float) -> None:
     one = limiter()
@@ -309,7 +326,9 @@ def test_without_redis_a_429_slows_this_process(gone: tuple[Limiter, list[float]
     one.throttled(20.0)
     one.throttled(None)
     assert one.take("confirm", 1) == 20.0
+    assert one.closed_for() == 20.0
     ticks[0] += 20
+    assert one.closed_for() == 0
     assert one.take("drip", 1) == 0
     assert one.take("drip", 1) == pytest.approx(0.2, rel=0.02)  # half of a quarter of 40 a second
 

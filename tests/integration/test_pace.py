@@ -9,12 +9,14 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from dripwell.content.load import SEGMENTS_PATH, SITE_PATH, load_site
 from dripwell.core.campaign import Site, WarmUp
 from dripwell.services import pace
-from dripwell.storage import brakes, clock
+from dripwell.storage import brakes, clock, workers
+from dripwell.storage import pace as storage
+from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database
 from tests.integration import rows
 from tests.integration.rows import START
@@ -175,6 +177,40 @@ def test_two_senders_never_both_take_the_last_place(database: Database, site: Si
         thread.join()
     assert sum(taken) == 50
     assert left(database, site, START) == 0
+
+
+def test_a_call_that_is_accepted_while_places_are_counted_is_counted(database: Database, drip: tuple[int, int]) -> None:
+    with database.transaction() as connection:
+        batch = mailed(connection, drip, 30, START, state="CALLING", outcome=None)
+
+    def accept(*_: object) -> None:  # once the first statement has been answered
+        with database.transaction() as other:
+            other.execute(
+                text(
+                    "UPDATE batch SET state = 'DONE', outcome = 'accepted', accepted_at = :at"
+                    " WHERE id = :id AND state <> 'DONE'"
+                ),
+                {"at": START, "id": batch},
+            )
+
+    with database.transaction() as connection:
+        clock.read(connection)
+        event.listen(connection, "after_cursor_execute", accept)
+        assert storage.used_since(connection, START - HOUR) == 30
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT state FROM batch")).scalar_one() == "DONE"
+        assert storage.used_since(connection, START - HOUR) == 30
+
+
+def test_processes_are_counted_once_and_only_while_they_work(database: Database) -> None:
+    with database.transaction() as connection:
+        assert storage.alive(connection) == 0
+        for queue, pid in (("drip", 1), ("plan", 1), ("confirm", 2), ("newsletter", 3)):
+            workers.passed(connection, queue, Owner("one", "boot", pid), progress=False)
+        workers.passed(connection, "drip", Owner("two", "boot", 1), progress=False)
+        assert storage.alive(connection) == 4
+        connection.execute(text("UPDATE worker SET last_pass = wall() - interval '61 s' WHERE pid = 3"))
+        assert storage.alive(connection) == 3
 
 
 def test_the_day_on_which_the_last_of_many_goes_out(database: Database, site: Site) -> None:

@@ -190,3 +190,24 @@ def test_a_sender_finds_its_groups_and_its_rows_by_the_index_of_what_is_planned(
     assert whole == set()
     assert "message_claim" in used
     assert pages < 2000
+
+
+def test_those_who_came_too_late_are_found_without_reading_all_that_is_planned(record: Connection) -> None:
+    where = campaign(record, "pair")
+    enroll(record, where, state="mailing")
+    message(record, where, state="PLANNED", hours=1)
+    whole, used, pages = explained(record, lambda: messages.expired(record, "drip", NOW, 1000))
+    assert (whole, used) == (set(), {"message_expiring"})
+    assert pages < 5
+    record.execute(
+        text("UPDATE message SET valid_until = :now WHERE id IN (SELECT id FROM message LIMIT 2)"), {"now": NOW}
+    )
+    record.execute(
+        text("UPDATE message SET valid_until = :now WHERE id = (SELECT max(id) FROM message)"),
+        {"now": NOW + timedelta(seconds=1)},
+    )
+    whole, used, pages = explained(record, lambda: messages.expired(record, "drip", NOW, 1000))
+    assert (whole, used) == (set(), {"message_expiring"})
+    assert pages < 10
+    assert len(messages.expired(record, "drip", NOW, 1000)) == 2
+    assert messages.expired(record, "newsletter", NOW + timedelta(seconds=1), 1000) == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -11,12 +13,13 @@ import pytest
 from sqlalchemy import text
 
 from dripwell.core.address import address_hash
+from dripwell.core.campaign import Lane
 from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.delivery.provider import Mailing, Unknown
-from dripwell.services import hold, leave, quarantine, restore
+from dripwell.services import hold, leave, quarantine, resolve, restore, send
 from dripwell.storage import clock, journal, spool, suppressions, witness
-from dripwell.storage.database import Database
-from dripwell.storage.journal import Journal
+from dripwell.storage.database import Connection, Database
+from dripwell.storage.journal import Call, Journal
 from dripwell.storage.witness import Witnesses
 from tests.integration import rows
 from tests.integration.scripted import House, Lost
@@ -27,7 +30,7 @@ REASON = "restored last night's backup"
 class Unanswered(Journal):
     """A journal whose host dies before it can write what became of a call."""
 
-    def after(self, **_: object) -> None:  # type: ignore[override]
+    def after(self, **_: object) -> None:
         """Too late."""
 
 
@@ -508,3 +511,234 @@ def test_the_judge_sees_what_a_restore_without_its_journal_does(clinic: Clinic) 
     quarantine.lift(clinic.database, actor="anna", reason=REASON, without_replay=True)
     clinic.mail()
     assert set(clinic.provider.got().values()) == {2}
+
+
+def test_a_backup_from_before_the_first_enrollment_is_no_empty_database(clinic: Clinic) -> None:
+    campaign = clinic.publish()
+    people = clinic.people(3)
+    clinic.watch()
+    backup = clinic.back_up()
+    clinic.enroll(campaign, *people)
+    clinic.mail()
+    ((leaver,),) = clinic.query("SELECT id FROM message WHERE subscriber_id = :id", id=people[0])
+    clinic.unsubscribe(leaver)  # type: ignore[arg-type]
+    clinic.watch()
+
+    clinic.restore(backup)
+    assert clinic.watch(), "nobody is enrolled, but three people know us"
+    replayed = clinic.replay()
+    assert (replayed.emails, replayed.accepted, replayed.leaves) == (3, 3, 1)
+    clinic.lift()
+    for _ in range(3):
+        clinic.later(days=1)
+        clinic.mail()
+    assert clinic.provider.addresses().count("p0@example.com") == 1
+    assert clinic.provider.addresses().count("p1@example.com") == 2
+    clinic.check()
+
+
+@pytest.mark.parametrize("witnessed", [True, False])
+def test_a_backup_from_before_the_first_person_is_no_new_record(clinic: Clinic, witnessed: bool) -> None:
+    clinic.watch()
+    backup = clinic.back_up()
+    campaign = clinic.publish()
+    clinic.enroll(campaign, *clinic.people(1))
+    clinic.mail()
+    clinic.restore(backup)
+    if not witnessed:  # then only the journal speaks, and this record was started before
+        (clinic.state_dir / "witness.json").unlink()
+        clinic.fast._redis.flushdb()
+    assert clinic.watch(), "it has nobody, but it is the record that the witnesses speak of"
+
+
+def test_who_left_stays_away_from_a_new_record(clinic: Clinic) -> None:
+    row = journal.Left(
+        address_hash(rows.PEPPER, "left@example.com"), "marketing", "suppress", "unsubscribed", "page", 77, rows.START
+    )
+    clinic.journal.left([row, row])
+    clinic.journal.left([row])
+    called = journal.Person(900, UUID(int=9), 800, 1)
+    clinic.journal.before(
+        epoch=3,
+        batch=41,
+        nonce=uuid4(),
+        provider="sandbox",
+        lane="drip",
+        campaign=UUID(int=1),
+        campaign_name="pair",
+        step_key="1-first",
+        version_id=1,
+        people=[called],
+        at=rows.START,
+    )
+    assert not clinic.watch()
+    assert not clinic.watch()
+    assert clinic.query("SELECT action, reason, source, at FROM suppression") == [
+        ("suppress", "unsubscribed", "page", rows.START)
+    ]
+    assert clinic.query("SELECT min(seq) > 77 FROM suppression") == [(True,)]
+    campaign = clinic.publish()
+    clinic.enroll(campaign, clinic.person("left@example.com"), clinic.person("new@example.com"))
+    clinic.mail()
+    assert clinic.provider.addresses() == ["new@example.com"]
+    assert clinic.query("SELECT min(id) > 900, min(subscriber_id) > 800 FROM message") == [(True, True)]
+    clinic.check()
+
+
+def test_a_process_that_has_not_looked_calls_nobody_for_a_record_that_went_back(clinic: Clinic) -> None:
+    campaign = clinic.publish()
+    clinic.enroll(campaign, *clinic.people(2))
+    clinic.plan()
+    clinic.watch()
+    backup = clinic.back_up()
+    clinic.mail()
+    clinic.restore(backup)
+    clinic.journal = Journal(clinic.folder, host=clinic.owner.host)  # another process of this host
+    found_out = partial(quarantine.found_out, clinic.database, clinic.witnesses, clinic.folder)
+    send.send(clinic.sender(doubt=found_out), Lane.DRIP, out_of_time=lambda: False)
+    clinic.later(minutes=5)
+    clinic.mail()
+    assert set(clinic.provider.got().values()) == {1}
+    assert quarantine.is_on(clinic.database), "although the record knows a batch of that number by now"
+    assert clinic.replay().accepted == 2
+    clinic.lift()
+    clinic.mail()
+    clinic.check()
+
+
+def test_the_journal_is_kept_while_the_record_or_its_clock_is_in_doubt(clinic: Clinic) -> None:
+    campaign = clinic.publish()
+    clinic.enroll(campaign, *clinic.people(1))
+    clinic.mail()
+    (path,) = clinic.folder.iterdir()
+    os.utime(path, (0, 0))
+    clinic.later(days=365)
+    host_now = clinic.wall
+    with clinic.database.transaction() as connection:
+        clock.raise_alarm(connection, "a year ahead")
+    assert quarantine.forget_old(clinic.database, clinic.folder, host_now) == []
+    with clinic.database.transaction() as connection:
+        clock.accept(connection, timedelta(days=365))
+        witness.quarantine(connection, "because")
+    assert quarantine.forget_old(clinic.database, clinic.folder, host_now) == []
+    quarantine.lift(clinic.database, actor="anna", reason=REASON, without_replay=True)
+    assert quarantine.forget_old(clinic.database, clinic.folder, host_now) == [path]
+
+
+def test_whoever_the_final_check_left_out_is_not_accepted_by_the_replay(clinic: Clinic) -> None:
+    campaign = clinic.publish()
+    stays, leaves = clinic.person("stays@example.com"), clinic.person("leaves@example.com")
+    clinic.enroll(campaign, stays, leaves)
+    clinic.plan()
+    clinic.watch()
+    backup = clinic.back_up()
+
+    def complain(name: str) -> None:
+        if name == "after_journal":
+            with clinic.database.transaction() as connection:
+                leave.suppress(
+                    connection,
+                    subscriber_id=leaves,
+                    scope="campaign:pair",
+                    reason="unsubscribed",
+                    source="page",
+                    evidence="x",
+                    times=clock.read(connection),
+                )
+
+    whole, clinic.journal = clinic.journal, Unanswered(clinic.folder, host=clinic.owner.host)
+    send.send(clinic.sender(complain), Lane.DRIP, out_of_time=lambda: False)
+    assert clinic.provider.addresses() == ["stays@example.com"]
+    (call,) = journal.read_calls(clinic.folder)
+    assert isinstance(call, Call)
+    left_out = [person.public_id for person in call.people if person.subscriber_id == leaves]
+    assert len(left_out) == 1
+    whole.after(epoch=call.epoch, batch=call.batch, nonce=call.nonce, outcome="accepted", at=call.at, left_out=left_out)
+    clinic.restore(backup)
+    assert clinic.watch()
+    assert clinic.replay().accepted == 1
+    assert clinic.messages() == {
+        ("stays@example.com", "1-first"): ("ACCEPTED", None),
+        ("leaves@example.com", "1-first"): ("PLANNED", None),
+    }
+    assert clinic.replay().accepted == 0
+    clinic.lift()
+    clinic.check()
+
+
+def test_the_providers_own_answer_overrules_what_was_concluded_in_quarantine(clinic: Clinic) -> None:
+    campaign = clinic.publish()
+    clinic.enroll(campaign, *clinic.people(2))
+    clinic.watch()
+    backups: list[str] = []
+    clinic.provider.during = lambda mailing: backups.append(clinic.back_up())
+    clinic.mail()
+    clinic.restore(backups[0])
+    assert quarantine.begin(clinic.database, actor="anna", reason="restored the 14:05 snapshot")
+    ((batch, state),) = clinic.query("SELECT id, state FROM batch")
+    assert state == "CALLING"
+    resolve.unknown(clinic.database, batch, "overdue", None)  # type: ignore[arg-type]
+    resolve.absent(clinic.database, batch)  # type: ignore[arg-type]  # the provider's log lagged
+    assert clinic.states() == ["PLANNED"] * 2
+    assert clinic.replay().accepted == 2
+    assert clinic.batches() == [("DONE", "accepted")]
+    assert clinic.replay().accepted == 0
+    clinic.lift()
+    clinic.mail()
+    assert clinic.states() == ["ACCEPTED"] * 2
+    clinic.check()
+
+
+def test_a_long_transaction_elsewhere_does_not_make_leaves_be_journaled_again(clinic: Clinic) -> None:
+    everybody = clinic.people(4)
+
+    def unsubscribe(connection: Connection, person: int) -> None:
+        times = clock.read(connection)
+        leave.suppress(
+            connection,
+            subscriber_id=person,
+            scope="marketing",
+            reason="unsubscribed",
+            source="operator",
+            evidence="x",
+            times=times,
+        )
+
+    def keep() -> int:
+        return leave.keep(clinic.database, clinic.journal, clinic.state_dir)
+
+    keep()
+    with clinic.database.transaction() as long:
+        unsubscribe(long, everybody[0])
+        for person in everybody[1:3]:
+            with clinic.database.transaction() as connection:
+                unsubscribe(connection, person)
+        assert keep() == 2
+        assert keep() == 0
+        with clinic.database.transaction() as connection:
+            unsubscribe(connection, everybody[3])
+        assert keep() == 1
+        assert keep() == 0
+    assert keep() == 1, "what becomes visible late has the smallest number of all"
+    assert keep() == 0
+    assert sorted(left.seq for left in journal.read_leaves(clinic.folder)) == [
+        seq for (seq,) in clinic.query("SELECT seq FROM suppression ORDER BY seq")
+    ]
+
+
+@pytest.mark.parametrize("content", ["7 900", "1", "", "1 2 {[1,2)", "1 2 {};DROP", "1 2 {} 3"])
+def test_a_place_that_is_damaged_or_older_than_this_program_costs_only_repetition(clinic: Clinic, content: str) -> None:
+    person = clinic.person()
+    with clinic.database.transaction() as connection:
+        leave.suppress(
+            connection,
+            subscriber_id=person,
+            scope="all",
+            reason="complained",
+            source="provider",
+            evidence="x",
+            times=clock.read(connection),
+        )
+    clinic.state_dir.mkdir(exist_ok=True)
+    (clinic.state_dir / "leaves.place").write_text(content)
+    assert leave.keep(clinic.database, clinic.journal, clinic.state_dir) == 1

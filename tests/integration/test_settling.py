@@ -8,12 +8,14 @@ from datetime import datetime
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from dripwell.bootstrap import _patience
 from dripwell.core.campaign import Delivery, Lane
 from dripwell.delivery.provider import Accepted, LogAnswer, Unknown
-from dripwell.services import serve
+from dripwell.services import held, send, serve, settle
 from dripwell.services.settle import Patience
+from dripwell.storage import batches
 from dripwell.storage.database import Database
 from tests.integration.scripted import PATIENCE, House, Lost
 
@@ -141,3 +143,84 @@ def test_the_policy_of_the_installation_decides_and_left_out_what_can_be_proved(
 ) -> None:
     site = replace(house.site, delivery=Delivery(on_unknown=policy))  # type: ignore[arg-type]
     assert _patience(site, live=True, logs=logs).resend is resend
+
+
+def test_a_log_entry_of_an_earlier_call_proves_that_call_and_nothing_about_the_present_one(house: House) -> None:
+    """Held, released, and called for again together with somebody else; then the log shows the first call."""
+    campaign = house.publish()
+    house.enroll(campaign, house.person("first@example.com"))
+    house.plan()
+    house.provider.answers = [Lost()]
+    house.send()
+    house.provider.logs_answer = False
+    house.later(hours=2)
+    for _ in range(2):
+        house.settle(alive=True)
+    assert house.states() == ["HELD"]
+    ((message,),) = house.query("SELECT id FROM message")
+    house.enroll(campaign, house.person("second@example.com"))
+    with house.database.transaction() as connection:
+        held.release(connection, [int(message)], actor="anna", reason="support says no")  # type: ignore[call-overload]
+        connection.execute(text("UPDATE lane_state SET batch_limit = 100"))
+    house.plan()
+    house.provider.answers = [Unknown("timeout")]
+    house.send()
+    assert len(house.provider.mailings[-1].envelopes) == 2
+    house.provider.logs_answer = True
+    rounds(house)
+    assert house.messages()["first@example.com", "1-first"] == ("ACCEPTED", None)
+    assert house.messages()["second@example.com", "1-first"] == ("PLANNED", None)
+    house.plan()
+    house.send()
+    assert house.provider.addresses()[-1] == "second@example.com"
+
+
+def test_late_evidence_before_the_payload_is_stored_stops_the_call(house: House) -> None:
+    campaign = house.publish()
+    house.enroll(campaign, house.person())
+    house.plan()
+    house.provider.answers = [Lost()]
+    house.send()
+    house.provider.logs_answer = False
+    house.later(hours=2)
+    for _ in range(2):
+        house.settle(alive=True)
+    ((message,),) = house.query("SELECT id FROM message")
+    with house.database.transaction() as connection:
+        held.release(connection, [int(message)], actor="anna", reason="support says no")  # type: ignore[call-overload]
+    house.plan()
+    sender = house.sender()
+    batch = send.claim(sender, Lane.DRIP)
+    assert batch is not None
+    letters = send.render(sender, batch)
+    assert letters is not None
+    marked = send.mark(sender, batch)
+    assert marked is not None
+    evidence = house.events("delivered")
+    with house.database.snapshot() as checking:
+        assert batches.may_still_call(checking, batch.id)
+        house.hear(*evidence)
+        with pytest.raises(Exception, match="could not serialize"):
+            batches.store_payload(checking, batch.id, [int(message)], b"x")  # type: ignore[call-overload]
+    assert send.final_check(sender, marked, letters) is None
+    assert len(house.provider.mailings) == 1
+    assert house.states() == ["ACCEPTED"]
+
+
+def test_a_log_that_hangs_does_not_keep_the_janitor_from_a_dead_senders_batch(house: House) -> None:
+    campaign = house.publish()
+    house.enroll(campaign, house.person("unclear@example.com"))
+    house.plan()
+    house.provider.answers = [Unknown("timeout")]
+    house.send()
+    house.later(minutes=2)
+    house.enroll(campaign, house.person("late@example.com"))
+    house.plan()
+    assert send.claim(house.sender(), Lane.DRIP) is not None
+    looks = iter([False, True])  # time for one batch
+    settle.settle(
+        house.database, house.provider, house.fast, PATIENCE, owner=house.owner, is_alive=lambda pid: False,
+        out_of_time=lambda: next(looks),
+    )  # fmt: skip
+    assert house.messages()["late@example.com", "1-first"] == ("PLANNED", None)
+    assert house.provider.asked == 0

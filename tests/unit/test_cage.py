@@ -253,3 +253,24 @@ def test_only_text_and_numbers_enter() -> None:
     somebody = Person({"first_name": 7}, WORDS, {}, "x")  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="not text"):
         render_step(made, site(), few, "small", somebody)
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "says"),
+    [
+        ("a\n{% if first_name %}\nb\n", 2, "this {% if %} has no {% endif %}"),
+        ("{% if first_name %}a{% endif %}\n{% for a in ['x'] %}b", 2, "this {% for %} has no {% endfor %}"),
+        ("{% if first_name %}a{% if state == 'CA' %}b{% endif %}", 1, "this {% if %} has no {% endif %}"),
+        ("a\n{%- endif -%}", 2, "this {% endif %} has no {% if … %} before it"),
+        ("{% if first_name %}{% endfor %}{% endif %}", 1, "this {% endfor %} has no {% for … %} before it"),
+    ],
+)
+def test_a_condition_that_never_ends_is_named_where_it_begins(source: str, line: int, says: str) -> None:
+    parsed, problems = parse(source, names(), "x.md")
+    assert parsed is None
+    assert [(one.code, one.line, one.text) for one in problems] == [("D202", line, says)]
+
+
+def test_what_cannot_be_read_inside_a_condition_is_not_blamed_on_its_end() -> None:
+    _, (problem,) = parse("{% if first_name %}{{ first_name ? }}{% endif %}", names(), "x.md")
+    assert "has no" not in problem.text

@@ -27,3 +27,6 @@ ALTER TABLE installation ADD COLUMN clock_alarm text;
 
 -- Whoever called had begun by then, so the time that evidence may take counts from here, and not from the mark.
 ALTER TABLE batch ADD COLUMN unknown_at timestamptz;
+
+-- The provider named who is at fault: others in the call are not in doubt for it.
+ALTER TABLE batch ADD COLUMN refused_row integer;

@@ -8,6 +8,9 @@ UPDATE batch SET accepted_at = resolved_at + (SELECT campaign_offset FROM instal
 CREATE INDEX batch_marketing ON batch (accepted_at) INCLUDE (people)
  WHERE accepted_at IS NOT NULL AND kind = 'messages' AND lane IN ('drip', 'newsletter');
 
+-- Who came too late, of the few messages that ever can: service mail. The others are in no such index.
+CREATE INDEX message_expiring ON message (lane, valid_until) WHERE state = 'PLANNED' AND valid_until < 'infinity';
+
 -- Why a receiving server turned a message away, when that is about us and not about the person: its reputation of us or
 -- our volume (`reputation`), or no proof of who we are (`identity`). The classes are those of rules 2.6 and 4.5.
 ALTER TABLE provider_event ADD COLUMN trouble text GENERATED ALWAYS AS (
