@@ -34,7 +34,8 @@ from dripwell.services.clockwatch import ClockWatch
 from dripwell.services.settle import SANDBOX, Patience
 from dripwell.services.versions import Versions, with_base_url
 from dripwell.settings import Settings
-from dripwell.storage import campaigns, clock, invariants, journal, schema, spool, workers
+from dripwell.storage import campaigns, invariants, journal, schema, spool, workers
+from dripwell.storage import pace as at_work
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
@@ -53,7 +54,8 @@ WEB_PORT = 8000
 """Where the pages are served when nothing else is said."""
 LOOK_AGAIN = 10.0
 """Seconds between two looks of one process at the witnesses of the record."""
-PASS_SECONDS = 20.0
+PASS_SECONDS = 12.0
+"""Shorter than the silence after which a bell runs a pass of its own."""
 
 QUEUES: Mapping[str, tuple[str, ...]] = {
     "service": ("confirm", "booking"),
@@ -266,7 +268,7 @@ def made_secrets(settings: Settings) -> dict[str, str]:
 
 
 def run_pass(installation: Installation, queue: str) -> int:
-    """One pass of a queue, 20 seconds at most; returns what it moved. What is left rings again by itself."""
+    """One pass of a queue, 12 seconds at most; returns what it moved. What is left rings again by itself."""
     until = time.monotonic() + PASS_SECONDS
 
     def out_of_time() -> bool:
@@ -277,6 +279,7 @@ def run_pass(installation: Installation, queue: str) -> int:
     moved = 0 if _must_wait(installation, queue) else _passes(installation, out_of_time)[queue]()
     with installation.database.transaction() as connection:
         workers.passed(connection, _queue_of(queue), installation.owner, progress=moved > 0)
+        installation.limiter.local_share = 1 / max(1, at_work.alive(connection))
         if out_of_time():
             campaigns.ring(connection, queue)
     return moved
@@ -296,6 +299,7 @@ def _must_wait(installation: Installation, queue: str) -> bool:
 
 def in_quarantine(installation: Installation) -> bool:
     """Compare the record with its witnesses; True: nobody is called until a person has looked at it."""
+    installation.journal.look()
     return quarantine.watch(installation.database, installation.witnesses, installation.journal_folder)
 
 
@@ -358,12 +362,10 @@ def _audit(installation: Installation) -> int:
     with database.transaction() as connection:
         said += audit.fast_set(connection, installation.redis_url) + _silent(installation, connection)
         workers.forget_old(connection)
-        today = clock.read(connection).wall_now.date()
     said += quarantine.journal_behind(database, installation.journal_folder, installation.owner.host)
     for sentence in said:
         log.critical("%s", sentence)
-    if not quarantine.is_on(database):
-        journal.prune(installation.journal_folder, today, datetime.now(UTC))  # noqa: TID251  # two clocks must agree
+    quarantine.forget_old(database, installation.journal_folder, datetime.now(UTC))  # noqa: TID251  # two clocks must agree
     return len(broken) + len(said)
 
 
@@ -393,7 +395,7 @@ def sender(installation: Installation) -> send.Sender:
         failpoint=installation.failpoint,
         replay=lambda: _replay(installation),
         journal=installation.journal,
-        doubt=lambda: in_quarantine(installation),
+        doubt=lambda: quarantine.found_out(installation.database, installation.witnesses, installation.journal_folder),
         site=installation.site,
         limiter=installation.limiter,
     )

@@ -33,7 +33,7 @@ SILENCE = 15.0
 """Seconds without any pass of a queue after which the bell runs one itself."""
 DEAF = 120.0
 """Seconds that Celery may be silent while we ring: up, but deaf (celery #10205, #10302), so it is started anew. Longer
-than the longest pass, which has 20 s, waits 20 s for the limiter and 30 s for the provider."""
+than the longest pass, which has 12 s, waits 20 s for the limiter and 30 s for the provider."""
 _RINGABLE = {"settle": "keep", "audit": "keep"}
 
 

@@ -14,7 +14,7 @@ log = logging.getLogger("dripwell.workers")
 
 @app.task(name="dripwell.send")
 def send(lane: str) -> None:
-    """Send what is due in `lane`, for at most 20 seconds."""
+    """Send what is due in `lane`, for at most 12 seconds."""
     _pass(lane)
 
 

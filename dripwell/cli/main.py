@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import sys
 import traceback
@@ -112,7 +113,8 @@ def _examples_first(command: click.Command) -> None:
         # The one-line help in lists comes from the words, which stand first in the source.
         command.short_help = command.short_help or _first_sentence(words)
         examples, _, more = examples.partition("\n\n")
-        command.help = "\n\n".join(part for part in (f"\b\n{examples.rstrip()}", words.strip(), more.strip()) if part)
+        parts = (f"\b\n{examples.rstrip()}", inspect.cleandoc(words.strip()), inspect.cleandoc(more.strip()))
+        command.help = "\n\n".join(part for part in parts if part)
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             _examples_first(inner)

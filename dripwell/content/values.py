@@ -442,8 +442,9 @@ def _throughput(value: Any) -> float:
     match = re.fullmatch(r"([1-9]\d{0,6}) per (second|minute|hour|day)", text)
     if match is None:
         amount = re.match(r"\s*([1-9]\d{0,6})\b", text)
-        unit = next((unit for unit in _SECONDS if unit[:3] in text.lower()), None)
-        # Without a unit that is one here nothing is suggested: to guess `second` could mean a million times too fast.
+        span = re.search(r"(?:/|per|an?)\s*([a-z]+?)s?\s*$", text.lower())
+        # A week or nothing at all gets no suggestion: to guess `second` would mean a million times too fast.
+        unit = span and next((unit for unit in _SECONDS if unit.startswith(span[1]) or unit[:3] == span[1][:3]), None)
         fail(
             f"`{text}` is not a pace",
             label=f"did you mean `{amount[1]} per {unit}`?" if amount and unit else "",

@@ -28,8 +28,15 @@ RECORD_FOR = 60.0
 
 def record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) -> None:
     """Write down what became of the call; offered for a minute to a database that is away."""
+    # The line before the call named everybody who was claimed; the final check may have left some of them out.
+    left_out = {a.public_id for a in batch.addressees} - {envelope.message for envelope in mailing.envelopes}
     sender.journal.after(
-        epoch=batch.epoch, batch=batch.id, nonce=batch.nonce, outcome=_WORDS[type(outcome)], at=batch.claimed_at
+        epoch=batch.epoch,
+        batch=batch.id,
+        nonce=batch.nonce,
+        outcome=_WORDS[type(outcome)],
+        at=batch.claimed_at,
+        left_out=sorted(left_out),
     )
     keep_trying(batch, lambda: _record(sender, batch, mailing, outcome))
 

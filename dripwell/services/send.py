@@ -71,6 +71,8 @@ def send(sender: Sender, lane: Lane, *, out_of_time: Callable[[], bool]) -> int:
     """Send what is due in this lane until nothing is, or time is up. Returns how many batches were resolved."""
     resolved = 0
     while not out_of_time():
+        if sender.limiter.closed_for() > LIMITER_WAIT:
+            break  # the provider asked for silence: to claim a backlog and give it back would be work for nothing
         batch = claim(sender, lane)
         if batch is None:
             break

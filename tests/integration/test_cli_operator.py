@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from dripwell.cli.main import Program
+from dripwell.cli.output import Answer, answers
 from dripwell.storage import clock, witness
 from dripwell.storage.database import Database
 from tests.integration.command import CAMPAIGN, TOPIC, Project, copy_of_the_project
@@ -264,7 +265,8 @@ def test_bounces_wait_while_the_installation_is_wrong(project: Project, monkeypa
 
 def test_a_fault_of_ours_is_a_sentence_that_repeats_no_address() -> None:
     @click.command()
-    def broken() -> None:
+    @answers
+    def broken() -> Answer:
         raise ValueError(f"bad value for {MARIA}")
 
     class WithAFault(Program):

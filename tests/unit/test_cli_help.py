@@ -58,6 +58,9 @@ def test_help_starts_with_examples_and_one_sentence_stands_in_the_list(path: str
     examples = words[1].splitlines()
     assert len(examples) >= 2
     assert all("dripwell" in line for line in examples)
+    told = "\n\n".join(words[2:]).partition("Options:")[0].partition("Commands:")[0]
+    assert "\n\n\n" not in told.strip()
+    assert not re.search(r"\S {2,}\S", told), "a line of the source left its indentation in the words"
     assert dict(commands())[path].get_short_help_str(200)
 
 

@@ -50,6 +50,16 @@ def test_lint_shows_the_line_and_what_to_write_instead(project: Path) -> None:
     assert "\x1b" not in result.stdout
 
 
+def test_lint_has_no_empty_heading_for_emails_that_cannot_be_read(project: Path) -> None:
+    assert "seven-benefits:\n  1-adaptability" in run("lint", "--verbose").stdout
+    document = project / "campaigns" / "seven-benefits" / "1-adaptability.md"
+    document.write_text(document.read_text(encoding="utf-8") + "\n{% if first_name %}\nHello.\n", encoding="utf-8")
+    result = run("lint", "--verbose")
+    assert result.exit_code == 1
+    assert "this {% if %} has no {% endif %}" in result.stdout
+    assert "seven-benefits:\n\n" not in result.stdout
+
+
 def test_lint_survives_yaml_that_is_none_and_bytes_that_are_no_text(project: Path) -> None:
     break_it(project, "steps:", "steps: [")
     assert run("lint").exit_code == 1

@@ -134,6 +134,24 @@ def test_a_pace_counts_emails_in_a_span_of_time(written: str, a_second: float) -
     assert site.delivery.rate == a_second
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("500/h", "500 per hour"),
+        ("500 / sec", "500 per second"),
+        ("500 a day", "500 per day"),
+        ("500 per mins", "500 per minute"),
+        ("500 per week", ""),
+        ("500 per month", ""),
+        ("500", ""),
+    ],
+)
+def test_a_pace_is_never_guessed_faster_than_it_was_written(written: str, meant: str) -> None:
+    loaded = load(changed("config/site.yaml", "gmail: 3000 per hour", f'gmail: "{written}"'), "welcome")
+    (problem,) = loaded.problems
+    assert problem.label == (f"did you mean `{meant}`?" if meant else "")
+
+
 def test_conditions_become_the_tree_that_core_evaluates() -> None:
     site, _ = load_site(valid_sources())
     assert site is not None
