@@ -130,6 +130,7 @@ class Installation:
 
 def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -> Installation:
     """Open an installation whose servers run. Raises ConfigurationError or ContentError that names what to mend."""
+    settings.check_live()
     keys, pepper = _keys(settings)
     live = settings.live
     base_url = None if live else settings.base_url
@@ -137,11 +138,6 @@ def connect(settings: Settings, root: Path, database_url: str, redis_url: str) -
     if site is None:
         raise ContentError("\n".join(f"{p.path}:{p.line}:{p.column} {p.code} {p.text}" for p in problems))
     provider = _provider(settings)
-    if settings.provider == "sendgrid" and settings.webhook_key is None:
-        raise ConfigurationError(
-            "DRIPWELL_WEBHOOK_KEY is missing: with a live provider, unsigned events are never believed. "
-            "Copy the public key from the provider's event webhook settings."
-        )
     return Installation(
         settings=settings,
         root=root,
@@ -255,13 +251,6 @@ def made_secrets(settings: Settings) -> dict[str, str]:
         "unsubscribe_key": settings.unsubscribe_key,
         "pepper": settings.pepper,
     }
-    missing = [name for name, value in given.items() if value is None]
-    if missing and settings.live:
-        names = ", ".join(f"DRIPWELL_{name.upper()}" for name in missing)
-        raise ConfigurationError(
-            f"{names} must be set with a live provider: links and the suppression ledger hang on them for ever. "
-            "Keep them apart from the database's backups."
-        )
     return {
         name: value.get_secret_value() if value is not None else kept_or_made()[name] for name, value in given.items()
     }
