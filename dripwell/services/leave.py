@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from dripwell.core.errors import NotFoundError, UnavailableError
-from dripwell.storage import clicks, clock, consents, leaves, spool, suppressions, witness
+from dripwell.storage import clicks, clock, consents, leaves, leaving, spool, suppressions, witness
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
@@ -37,33 +37,10 @@ def suppress(
     the ledger row's number: the standing row's when the same source said the same before, 0 for an erased person (whose
     hash, if it was suppressed, still is). The caller tells `Fast.add` after the commit; the outbox does if it cannot.
     """
-    found = suppressions.address_of(connection, subscriber_id)
-    if found is None:
+    row = leaving.Leaving(subscriber_id, scope, reason, source, evidence, _STATES[reason])
+    (seq,) = leaving.suppress(connection, [row], now=times.now)
+    if seq is None:
         raise NotFoundError(f"there is no subscriber {subscriber_id}")
-    addr_hash, _ = found
-    enrollments = suppressions.lock_in_scope(connection, subscriber_id, scope)
-    seq = 0
-    if addr_hash is not None:
-        standing = suppressions.since_last_lift(connection, addr_hash, scope)
-        same = [entry.seq for entry in standing if (entry.reason, entry.source) == (reason, source)]
-        if same:
-            seq = same[-1]
-        else:
-            seq = suppressions.append(
-                connection,
-                addr_hash=addr_hash,
-                scope=scope,
-                action="suppress",
-                reason=reason,
-                source=source,
-                evidence=evidence[:500],
-            )
-            suppressions.note_push(connection, addr_hash, scope)
-    suppressions.end_enrollments(
-        connection, enrollments, state="SUPPRESSED", reason=reason, now=times.now, actor=source
-    )
-    if scope in (suppressions.ALL, suppressions.MARKETING):
-        suppressions.mark_subscriber(connection, subscriber_id, _STATES[reason])
     return seq
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from dripwell.core.errors import InvalidTokenError, UnavailableError
 from dripwell.core.tokens import Purpose, sign
@@ -33,14 +33,14 @@ def page(visit: Visit) -> Response:
     except InvalidTokenError:
         # The same-looking answer (rules 3.2). Nobody gets here from our page: it shows no button for such a link.
         log.warning("an unsubscribe came with a link that cannot be read")
-        return done(visit, can_undo=True)
+        return _short() if _is_one_click(visit) else done(visit, can_undo=True)
     match visit.field("do"):
         case "undo":
             return _undo(visit, message_id)
         case "why":
             return _why(visit, message_id)
         case _:
-            return act(visit, message_id, "one-click" if "List-Unsubscribe" in visit.form else "page")
+            return act(visit, message_id, "one-click" if _is_one_click(visit) else "page")
 
 
 def act(visit: Visit, message_id: int, how: str, *, here: str | None = None) -> Response:
@@ -57,6 +57,8 @@ def act(visit: Visit, message_id: int, how: str, *, here: str | None = None) -> 
         return visit.look.unavailable()
     if member is not None:
         installation.fast.add([member])
+    if how == "one-click":
+        return _short()
     try:
         with visit.transaction() as (connection, times):
             origin = clicks.origin(connection, message_id)
@@ -64,6 +66,15 @@ def act(visit: Visit, message_id: int, how: str, *, here: str | None = None) -> 
     except UnavailableError:
         can_undo = False
     return done(visit, can_undo=can_undo, here=here)
+
+
+def _is_one_click(visit: Visit) -> bool:
+    return "List-Unsubscribe" in visit.form
+
+
+def _short() -> Response:
+    """What a mail program gets (RFC 8058): nobody reads it, so nothing more is asked of PostgreSQL for it."""
+    return PlainTextResponse("You are unsubscribed.\n")
 
 
 def done(visit: Visit, *, can_undo: bool, here: str | None = None) -> Response:
