@@ -18,7 +18,7 @@ test: $(VENV)/.dev ## run every test
 	@$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist worksteal $(TESTS)
 
 faults: $(VENV)/.dev ## break everything at every point: the whole matrix and a short soak, under 20 minutes
-	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile -m "matrix or not matrix" $(or $(TESTS),tests/faults)
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile -m "matrix or not matrix" $(or $(TESTS),tests/faults tests/integration/test_machine.py)
 
 soak: $(VENV)/.dev ## MINUTES=10 [SEED=7] [PEOPLE=7500]: kill, cut and mislead it at random, then judge
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PEOPLE),--people $(PEOPLE))
