@@ -42,7 +42,7 @@ from dripwell.storage.limiter import Limiter
 
 TURNS = ("ceiling", "sender", "sender", "ceiling", "ceiling", "sender")
 SENDERS = 2
-PEOPLE = {1000: 300_000, 1: 20_000}
+PEOPLE = {1000: 800_000, 1: 60_000}
 SECONDS = 6.0
 PLAIN = 3_000
 THIS = "benchmarks/send.py"

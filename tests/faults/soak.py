@@ -50,8 +50,8 @@ BAD = 0.003
 """How many addresses the provider refuses for ever."""
 JOINING = 0.6
 """The part of the time in which people join."""
-REST = 300.0
-"""Seconds after the nemesis has stopped in which everything must come to rest."""
+REST = 240.0
+"""Seconds after the nemesis has stopped without anything coming nearer to its end: then it is stuck."""
 
 
 @dataclass(slots=True)
