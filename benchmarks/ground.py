@@ -198,7 +198,7 @@ def line(name: str, value: float, unit: str, ratio: float | None, bar: float | N
     are parted by two spaces or more, and `run.py` reads them, so no other text may hold two spaces.
     """
     said = "-" if ratio is None else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
-    verdict = "no bar" if bar is None or ratio is None else f"{'meets' if ratio >= bar else 'BELOW'} {bar:g}"
+    verdict = "no bar" if bar is None or ratio is None else f"{'meets' if round(ratio, 2) >= bar else 'BELOW'} {bar:g}"
     shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     print(f"{said:>8}  {verdict:11}  {name:56}  {shown:>12}  {unit:14}  {note}".rstrip(), flush=True)
 
