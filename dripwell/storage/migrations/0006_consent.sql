@@ -1,0 +1,1 @@
+-- Sign-up: the consent ledger in full.

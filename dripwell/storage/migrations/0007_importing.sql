@@ -1,0 +1,1 @@
+-- Importing: a file is taken in once, however often it is begun.

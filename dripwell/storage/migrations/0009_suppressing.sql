@@ -1,0 +1,1 @@
+-- Suppressing: the provider's lists and ours.

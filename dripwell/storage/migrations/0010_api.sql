@@ -1,0 +1,1 @@
+-- The API: keys, and what was answered before.

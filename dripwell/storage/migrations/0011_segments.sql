@@ -1,0 +1,1 @@
+-- Segments: what their questions need.
