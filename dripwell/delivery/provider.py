@@ -64,6 +64,7 @@ class Refused:
     status: int  # 0: refused on this side, no call was made
     row: int | None = None  # index into Mailing.envelopes when one is at fault
     too_large: bool = False  # 413, too many bytes or too many envelopes: halve
+    hard: bool = False  # the address of that row does not exist (rules 2.6)
 
 
 @dataclass(frozen=True, slots=True)

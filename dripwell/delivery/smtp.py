@@ -265,7 +265,8 @@ def outcome(stage: str, answer: Answer) -> Outcome:
     if stage in _ABOUT_A_MAIL and _TOO_LARGE.search(answer.words):
         return Refused(reason, code, row=0, too_large=True)
     if stage in _ABOUT_A_MAIL[1:] and not _is_about_us(answer):
-        return Refused(reason, code, row=0)
+        hard = stage == "rcpt" and _ABOUT_THEM.search(answer.words) is not None
+        return Refused(reason, code, row=0, hard=hard)
     return NotSent(reason, code, account=True)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from dripwell.core.errors import UnavailableError
 from dripwell.delivery.provider import Accepted, Mailing, NotSent, Outcome, Refused, Unknown
-from dripwell.services import resolve
+from dripwell.services import leave, resolve
 from dripwell.services.sender import Batch, Sender
-from dripwell.storage import batches, campaigns
+from dripwell.storage import batches, campaigns, clock, suppressions
 from dripwell.storage.database import Connection
 
 log = logging.getLogger("dripwell.send")
@@ -67,12 +67,34 @@ def _record(sender: Sender, batch: Batch, mailing: Mailing, outcome: Outcome) ->
             resolve.not_sent(database, batch.id, refusal.reason, seconds=seconds, status=refusal.status, attempted=True)
         case Refused() as refusal:
             resolve.refused(database, batch.id, refusal, size)
+            if refusal.hard:
+                _nobody_there(sender, batch, mailing, refusal)
         case Unknown(reason=reason, status=status):
             resolve.unknown(database, batch.id, reason, status)
     with database.transaction() as connection:
         _learn(connection, batch, outcome, size)
     if isinstance(outcome, NotSent) and outcome.rate_limited:
         sender.limiter.throttled(outcome.retry_after.total_seconds() if outcome.retry_after else None)
+
+
+def _nobody_there(sender: Sender, batch: Batch, mailing: Mailing, refusal: Refused) -> None:
+    """The address does not exist, said in the answer itself: nothing goes there any more, in no lane (rules 2.6)."""
+    message = mailing.envelopes[refusal.row or 0].message
+    addressee = next(a for a in batch.addressees if a.public_id == message)
+
+    def work(connection: Connection) -> None:
+        leave.suppress(
+            connection,
+            subscriber_id=addressee.subscriber_id,
+            scope=suppressions.ALL,
+            reason="undeliverable",
+            source="relay",
+            evidence=f"batch {batch.id}",
+            times=clock.read(connection),
+        )
+
+    sender.database.retrying(work)
+    sender.fast.add([(addressee.addr_hash, suppressions.ALL)])
 
 
 def _learn(connection: Connection, batch: Batch, outcome: Outcome, size: int) -> None:

@@ -131,7 +131,7 @@ TABLE: dict[str, tuple[dict[str, Reply], Outcome]] = {
     ),
     "550 to RCPT": (
         {"RCPT": "550 5.1.1 <maria@example.com> User unknown in relay recipient table"},
-        Refused("550 to rcpt: 5.1.1 <[address]> User unknown in relay recipient table", 550, row=0),
+        Refused("550 to rcpt: 5.1.1 <[address]> User unknown in relay recipient table", 550, row=0, hard=True),
     ),
     "550 to RCPT, about us": (
         {"RCPT": "554 5.7.1 <maria@example.com>: Relay access denied"},

@@ -298,6 +298,23 @@ def test_a_named_row_is_rejected_and_the_others_go_at_once(house: House) -> None
     assert house.batches() == [("DONE", "refused"), ("DONE", "accepted")]
 
 
+def test_an_address_that_the_relay_says_nobody_has_is_mailed_nothing_more_in_any_lane(house: House) -> None:
+    planned(house, "p0@example.com", "p1@example.com")
+    house.provider.answers = [Refused("550 to rcpt: 5.1.1 no such mailbox", 550, row=1, hard=True)]
+    house.send()
+    assert house.query("SELECT address, state FROM subscriber ORDER BY address") == [
+        ("p0@example.com", "active"),
+        ("p1@example.com", "undeliverable"),
+    ]
+    assert house.query("SELECT scope, action, reason, source FROM suppression") == [
+        ("all", "suppress", "undeliverable", "relay")
+    ]
+    assert house.query("SELECT state, count(*) FROM enrollment GROUP BY state ORDER BY state") == [
+        ("exited", 1),
+        ("waiting", 1),
+    ]
+
+
 def test_the_named_row_is_the_one_in_the_payload_even_when_somebody_was_erased_meanwhile(house: House) -> None:
     people = planned(house, "p0@example.com", "p1@example.com", "p2@example.com")
     house.provider.answers = [Refused("400 invalid address", 400, row=1)]
