@@ -28,21 +28,39 @@ SETTINGS = (
     "timezone=UTC",
     "log_timezone=UTC",
     "max_connections=100",
-    "shared_buffers=64MB",
-    "effective_cache_size=512MB",
-    "max_wal_size=512MB",
+    # A page's first change after a checkpoint writes the whole page to the log: so few checkpoints.
+    "max_wal_size=2GB",
+    "checkpoint_timeout=15min",
     "max_parallel_workers_per_gather=0",  # small machines, and containers with a small /dev/shm
     "io_method=sync",  # saves three processes
     "log_checkpoints=off",
 )
 # Not for a minute with people's addresses in it: a crash may lose everything.
 FAST_SETTINGS = (
+    "shared_buffers=64MB",
     "fsync=off",
     "full_page_writes=off",
     "synchronous_commit=off",
     "wal_level=minimal",
     "max_wal_senders=0",
 )
+
+
+def _memory(installed: int) -> tuple[str, ...]:
+    """How much of `installed` bytes PostgreSQL may take: an eighth for its pages, 64 MB to 1 GB, and it counts on half
+    of all for what the system keeps of its files. Pages are taken when they are needed, not before."""
+    megabytes = installed // 2**20
+    return (
+        f"shared_buffers={min(1024, max(64, megabytes // 8))}MB",
+        f"effective_cache_size={max(256, megabytes // 2)}MB",
+    )
+
+
+def _installed_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 2**30  # a system that does not tell
 
 
 def prepare(
@@ -63,7 +81,7 @@ def prepare(
             "wrote it, `dripwell db backup`, move the folder away, and restore the backup here."
         )
     port = free_port(state, "postgres")
-    settings = (*SETTINGS, *FAST_SETTINGS) if fast else SETTINGS
+    settings = (*SETTINGS, *_memory(_installed_memory()), *(FAST_SETTINGS if fast else ()))
     process = Process(
         name="postgres",
         argv=(

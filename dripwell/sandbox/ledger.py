@@ -385,16 +385,22 @@ def unfilled(body: Mapping[str, Any], shape: Skeleton) -> tuple[int, str] | None
     shared = (shape.html.needed if shape.html else frozenset()) | (shape.text.needed if shape.text else frozenset())
     for row, personal in enumerate(body["personalizations"]):
         values = personal.get("substitutions") or {}
-        missing = (shared | shape.subjects[row].needed) - values.keys()
-        if missing:
-            return row, min(missing)
+        needed = shape.subjects[row].needed
+        if not (shared <= values.keys() and needed <= values.keys()):
+            return row, min((shared | needed) - values.keys())
     return None
 
 
 def broken_subject(body: Mapping[str, Any], shape: Skeleton) -> int | None:
     """The first personalization whose values put a line break into the subject, or leave nothing of it."""
+    alike = set()  # subjects without a word are the same for everybody
     for row, personal in enumerate(body["personalizations"]):
-        subject = fill(shape.subjects[row], personal.get("substitutions") or {})
+        cut_at = shape.subjects[row]
+        if not cut_at.needed:
+            if cut_at in alike:
+                continue
+            alike.add(cut_at)
+        subject = fill(cut_at, personal.get("substitutions") or {})
         if not subject or b"\n" in subject or b"\r" in subject or b"\0" in subject:
             return row
     return None

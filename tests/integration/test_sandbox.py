@@ -375,6 +375,24 @@ def test_whatever_stands_in_a_field_it_is_either_refused_or_can_be_filled(place:
             assert "substitutions" in str(place) + json.dumps(value)
 
 
+ONE = {**person("a@example.com", substitutions={"Wq1": "A"}, headers={"X-A": "a"}), "custom_args": {"dw_m": "m"}}
+
+
+@given(st.sampled_from(sorted(places(ONE), key=repr)), JSON | st.sampled_from(["a@b@c", "\r", "x" * 10_001, "to"]))
+def test_looking_closely_finds_nothing_wrong_with_what_is_plain(place: tuple[Any, ...], value: Any) -> None:
+    body = copy.deepcopy(ONE)
+    target: Any = body
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    if rules._is_plain(body):
+        assert list(rules._personalization(body, "personalizations.0", "kcla.example", 0.0)) == []
+
+
+def test_what_dripwell_mails_is_plain() -> None:
+    assert rules._is_plain(ONE)
+
+
 # ---- substitutions
 
 
