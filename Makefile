@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults soak lint types check bench clean lock schema shots
+.PHONY: help install demo test faults histories soak lint types check bench clean lock schema shots
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1	/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ faults: $(VENV)/.dev ## break everything at every point: the whole matrix and a 
 
 soak: $(VENV)/.dev ## MINUTES=10 [SEED=7] [PEOPLE=7500]: kill, cut and mislead it at random, then judge
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(PEOPLE),--people $(PEOPLE))
+
+histories: $(VENV)/.dev ## [COUNT=10000] [SEED=7]: invented people who ask, leave, come back and are erased, then judge
+	@$(BIN)/python -m tests.faults.histories --count $(or $(COUNT),10000) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.dev ## style, import rule, and the campaigns themselves
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/dripwell schema --check && $(BIN)/dripwell lint

@@ -44,6 +44,7 @@ SCRIPTS = (
     Script("confirm.py", "h", 15),
     Script("recovery.py", "i", 10),
     Script("imports.py", "j", 45),
+    Script("segments.py", "k", 4),
 )
 
 

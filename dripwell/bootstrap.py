@@ -25,16 +25,31 @@ from dripwell.core.campaign import Lane, Site
 from dripwell.core.errors import ConfigurationError, ContentError
 from dripwell.core.tokens import Keys
 from dripwell.delivery.sendgrid import SendGrid
+from dripwell.delivery.sendgrid_lists import SendGridLists
 from dripwell.delivery.smtp import Smtp, parse_url
 from dripwell.embedded.lock import running
 from dripwell.embedded.servers import Servers, running_or_started
 from dripwell.embedded.state import remembered
-from dripwell.services import audit, ingest, leave, pace, plan, publish, quarantine, reputation, send, settle
+from dripwell.services import (
+    audit,
+    erase,
+    ingest,
+    leave,
+    pace,
+    plan,
+    publish,
+    quarantine,
+    reputation,
+    retention,
+    send,
+    settle,
+    sync,
+)
 from dripwell.services.clockwatch import ClockWatch
 from dripwell.services.settle import SANDBOX, Patience
 from dripwell.services.versions import Versions, with_base_url
 from dripwell.settings import Settings
-from dripwell.storage import campaigns, invariants, journal, schema, spool, workers
+from dripwell.storage import api_keys, campaigns, invariants, journal, schema, spool, workers
 from dripwell.storage import pace as at_work
 from dripwell.storage.batches import Owner
 from dripwell.storage.database import Connection, Database
@@ -100,6 +115,10 @@ class Installation:
     def new_secret(self) -> str:
         """128 random bits, URL-safe."""
         return secrets.token_urlsafe(16)
+
+    def new_api_key(self) -> str:
+        """A key of the API: 256 random bits, behind a beginning by which a leaked one is recognized."""
+        return "dw_" + secrets.token_urlsafe(32)
 
     @property
     def journal_folder(self) -> Path:
@@ -333,12 +352,34 @@ def _passes(installation: Installation, out_of_time: Callable[[], bool]) -> Mapp
         "ingest": ingesting,
         "settle": settling,
         "audit": lambda: _audit(installation),
+        "erase": lambda: carry_on_erasing(installation, out_of_time),
+        "sync": lambda: _syncing(installation, out_of_time),
+        "retain": lambda: retention.run(
+            database,
+            keep_events=installation.site.keep_events,
+            keep_quiet=installation.site.keep_quiet_subscribers,
+            pepper=installation.pepper,
+            out_of_time=out_of_time,
+        ),
         **{lane.value: sending(lane) for lane in Lane},
     }
 
 
 def _queue_of(name: str) -> str:
-    return "keep" if name in ("settle", "audit") else name
+    return "keep" if name in ("settle", "audit", "erase", "retain", "sync") else name
+
+
+def carry_on_erasing(installation: Installation, out_of_time: Callable[[], bool]) -> int:
+    """Whatever an erasure still waits for, as far as it goes now; returns how many steps were made."""
+    provider = installation.provider
+    return erase.carry_on(
+        installation.database,
+        eraser=provider if isinstance(provider, SendGrid) else None,
+        provider=provider.name,
+        pepper=installation.pepper,
+        out_of_time=out_of_time,
+        failpoint=installation.failpoint,
+    )
 
 
 def _audit(installation: Installation) -> int:
@@ -351,6 +392,7 @@ def _audit(installation: Installation) -> int:
     with database.transaction() as connection:
         said += audit.fast_set(connection, installation.redis_url) + _silent(installation, connection)
         workers.forget_old(connection)
+        api_keys.forget_answers(connection)
     said += quarantine.journal_behind(database, installation.journal_folder, installation.owner.host)
     for sentence in said:
         log.critical("%s", sentence)
@@ -415,6 +457,34 @@ def _provider(settings: Settings) -> SendGrid | Smtp:
             settings.sendgrid_api_key.get_secret_value(), settings.provider_url or REAL_PROVIDER, settings.webhook_key
         )
     return SendGrid(SANDBOX_KEY, settings.provider_url or _running_sandbox(settings), _sandbox_webhook_key(settings))
+
+
+def _syncing(installation: Installation, out_of_time: Callable[[], bool]) -> int:
+    lists = provider_lists_of(installation)
+    try:
+        moved = sync.sync(
+            installation.database,
+            lists,
+            installation.fast,
+            hash_of=lambda address: address_hash(installation.pepper, address),
+            out_of_time=out_of_time,
+        )
+    finally:
+        if lists is not None:
+            lists.close()
+    return moved.anything
+
+
+def provider_lists_of(installation: Installation) -> SendGridLists | None:
+    """The provider's suppression lists, for whoever closes them again; None when it has none (SMTP)."""
+    settings = installation.settings
+    if settings.smtp_url is not None:
+        return None
+    if settings.sendgrid_api_key is not None:
+        key, usual = settings.sendgrid_api_key.get_secret_value(), REAL_PROVIDER
+    else:
+        key, usual = SANDBOX_KEY, _running_sandbox(settings)
+    return SendGridLists(key, settings.provider_url or usual)
 
 
 def _running_sandbox(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from dripwell.core.errors import ConfigurationError
+from dripwell.core.network import networks
 
 _SMTP = "DRIPWELL_SMTP_URL"
 _PLAIN = ("DATABASE_URL", "REDIS_URL", "SENDGRID_API_KEY")
@@ -35,6 +36,7 @@ class Settings(BaseModel):
     state_dir: Path = Path(".dripwell")
     base_url: str | None = None  # overrides `links.base_url` in the sandbox, so that its links open on this machine
     web_port: int | None = None
+    trusted_proxy: str | None = None  # whose X-Forwarded-For is believed: addresses and networks; None: nobody's
     sandbox_port: int | None = None
     crash_at: str | None = None  # tests only: die at this failpoint; refused with a live provider
     stall_at: str | None = None  # tests only: stop at this failpoint; refused with a live provider
@@ -78,6 +80,13 @@ class Settings(BaseModel):
                 raise ConfigurationError(f"{name} is not a setting. Settings are: {known}") from None
             said = "write yes or no" if first["type"].startswith("bool") else first["msg"]
             raise ConfigurationError(f"{name}: {said}") from None
+        try:
+            networks(found.trusted_proxy or "")
+        except ValueError:
+            raise ConfigurationError(
+                "DRIPWELL_TRUSTED_PROXY cannot be read: write addresses or networks, separated by commas, such as "
+                "127.0.0.1, 10.0.0.0/8"
+            ) from None
         _check_url("DATABASE_URL", found.database_url, ("postgresql", "postgres"))
         _check_url("REDIS_URL", found.redis_url, ("redis", "rediss", "unix"))
         _check_url(_SMTP, found.smtp_url, ("smtp+starttls", "smtps", "smtp"))

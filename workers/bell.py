@@ -34,7 +34,9 @@ SILENCE = 15.0
 DEAF = 120.0
 """Seconds that Celery may be silent while we ring: up, but deaf (celery #10205, #10302), so it is started anew. Longer
 than the longest pass, which has 12 s, waits 20 s for the limiter and 30 s for the provider."""
-_RINGABLE = {"settle": "keep", "audit": "keep"}
+_KEEPING = ("settle", "erase", "retain", "sync")
+"""What the queue `keep` must not do without while nobody rings; the audit waits for better times."""
+_RINGABLE = dict.fromkeys(("settle", "audit", "erase", "retain", "sync"), "keep")
 
 
 class Bell:
@@ -149,7 +151,8 @@ class Bell:
         for queue in silent:
             if now - self._tried.get(queue, 0.0) > SILENCE:
                 self._tried[queue] = now
-                self._run(here, "settle" if queue == "keep" else queue)
+                for name in _KEEPING if queue == "keep" else (queue,):
+                    self._run(here, name)
 
     def _run(self, here: Installation, name: str) -> None:
         log.warning("nothing has run for %s in %d s: running a pass here", name, SILENCE)
@@ -175,7 +178,15 @@ def ring(name: str) -> None:
         log.info("could not ring %s: %s", name, type(error).__name__)
 
 
-_TASKS = {"plan": tasks.plan, "ingest": tasks.ingest, "settle": tasks.settle, "audit": tasks.audit}
+_TASKS = {
+    "plan": tasks.plan,
+    "ingest": tasks.ingest,
+    "settle": tasks.settle,
+    "audit": tasks.audit,
+    "erase": tasks.erase,
+    "retain": tasks.retain,
+    "sync": tasks.sync,
+}
 
 
 def main() -> None:

@@ -17,5 +17,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "ingest": _every(5, "dripwell.ingest", "ingest"),
     "settle": _every(10, "dripwell.settle", "keep"),
     "audit": _every(300, "dripwell.audit", "keep"),
+    "erase": _every(30, "dripwell.erase", "keep"),
+    "sync": _every(15, "dripwell.sync", "keep"),
+    "retain": _every(600, "dripwell.retain", "keep"),
     **{lane: _every(5, "dripwell.send", lane, lane) for lane in ("confirm", "booking", "drip", "newsletter")},
 }

@@ -36,10 +36,28 @@ def settle() -> None:
     _pass("settle")
 
 
+@app.task(name="dripwell.sync")
+def sync() -> None:
+    """Tell the provider whom it must not mail, and read on in its lists."""
+    _pass("sync")
+
+
 @app.task(name="dripwell.audit")
 def audit() -> None:
     """Check every invariant of the record."""
     _pass("audit")
+
+
+@app.task(name="dripwell.erase")
+def erase() -> None:
+    """Do what erasures still wait for."""
+    _pass("erase")
+
+
+@app.task(name="dripwell.retain")
+def retain() -> None:
+    """Let go of what is old; the day is counted by the record, not by the schedule."""
+    _pass("retain")
 
 
 def _pass(queue: str) -> None:

@@ -23,11 +23,11 @@ from dripwell.bootstrap import Connection, Installation
 from dripwell.cli import crowd, fleet, funnel
 from dripwell.cli.judge import Life, Received, judge
 from dripwell.cli.output import note
-from dripwell.content.subscribers_csv import read
+from dripwell.content.importing.values import Rules, Statement
 from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.embedded.lock import hold
 from dripwell.embedded.supervisor import Supervisor
-from dripwell.services import advance, enroll, publish
+from dripwell.services import advance, enroll, importing, publish
 from dripwell.services.report import Report, report
 from dripwell.settings import Settings
 from dripwell.storage import clock, invariants, ledger, reports
@@ -184,14 +184,16 @@ def _begin(installation: Installation, folder: Path, seed: int, people: int) -> 
     """Import the invented people, then plan, apply, approve, start and enroll, on a Monday morning."""
     database = installation.database
     with database.transaction() as connection:
-        clock.forward(connection, _next_monday(clock.read(connection).now))
+        now = clock.forward(connection, _next_monday(clock.read(connection).now)).now
     path = folder / "people.csv"
     crowd.write_csv(crowd.invent(people, seed), path)
-    consent = enroll.Consent("seven-part-series", "invented for the demo", "Email me the seven-part series.")
-    taken = enroll.take_in(
+    stated = Statement(("seven-part-series",), "invented for the demo", "Email me the seven-part series.", now)
+    topics = frozenset(topic.name for topic in installation.site.topics)
+    taken = importing.bring_in(
         database,
-        read(path),
-        consent=consent,
+        path,
+        Rules(stated, topics, now, ZoneInfo(installation.site.clinic.timezone)),
+        actor="demo",
         pepper=installation.pepper,
         versions=installation.versions,
         new_id=installation.new_id,

@@ -186,6 +186,8 @@ def _value(made: Plan) -> dict[str, Any]:
         "waiting_before": made.waiting_before,
         "approval": made.approval,
         "approved": made.approved,
+        "audience": made.audience,
+        "admits": made.admits,
     }
 
 
@@ -207,6 +209,10 @@ def _shown(made: Plan) -> list[Line]:
     if made.changes:
         lines.append("")
         lines += _affected(made)
+    if made.audience is not None and made.admits is not None:
+        them = counted(made.admits.people, "person is", "people are")
+        lines += [Text("  Who may join", style="bold"), clean(f"    {made.audience}")]
+        lines += [f"    {them} so now; {number(made.admits.mailable or 0)} of them could be mailed", ""]
     if made.problems:
         lines.append(
             Text.assemble(

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dripwell.cli.opening import ADDRESS, by_whom, opened
-from dripwell.cli.output import Answer, Line, answers, clean, counted, is_terminal, moment, note, number, to_stderr
+from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, note, number
+from dripwell.content.importing.values import RELATIONSHIPS
 from dripwell.content.problems import did_you_mean
-from dripwell.content.subscribers_csv import RELATIONSHIPS, count, read
 from dripwell.core.campaign import Site
 from dripwell.core.duration import resolve
 from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.services import enroll as services
-from dripwell.services import publish
+from dripwell.services import importing, publish, segments
 from dripwell.services.enroll import Consent
 from dripwell.storage import clock, consents, reports, suppressions
 from dripwell.storage.clock import Times
+from dripwell.storage.consents import ConsentRow
 from dripwell.storage.database import Connection
 
-MOST_BAD_ROWS = 50
-"""As many are listed for a person; --json lists all."""
-_OR = "prospect, patient or unknown"
+_LEFT_OUT: dict[str, str] = {
+    "unknown": "no longer subscribers",
+    "unconfirmed": "they have not confirmed their address",
+    "suppressed": "not to be emailed",
+    "no_consent": "they have not agreed to the campaign's topic",
+    "not_in_audience": "the campaign's audience does not let them in",
+}
 _BECAME = {
     "ACCEPTED": "accepted",
     "PLANNED": "planned",
@@ -49,7 +54,7 @@ def subscribers() -> None:
 
     \b
     dripwell subscribers add maria@example.com --topic seven-part-series --source "front desk, in writing"
-    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May" --dry-run
+    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms" --given-at 2026-05-31
     dripwell subscribers show maria@example.com
     """
 
@@ -203,89 +208,6 @@ def _ask_to_confirm(
     return Answer({"address": address, "form": form, "confirmation": "planned", "relationship": after}, lines)
 
 
-@subscribers.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--topic", metavar="TOPIC", required=True, help="What these people agreed to get.")
-@click.option("--source", metavar="WORDS", required=True, help="Where they agreed.")
-@click.option("--wording", metavar="WORDS", default="", help="The words they agreed to.")
-@click.option(
-    "--given-at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]), metavar="DATE", help="When (default: now)."
-)
-@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
-@answers
-def import_(file: Path, topic: str, source: str, wording: str, given_at: datetime | None, dry_run: bool) -> Answer:
-    """Import a CSV file whose first line names a column `email`. Good rows go in, bad rows are listed with their line.
-
-    \b
-    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May" --dry-run
-    dripwell subscribers import people.csv --topic seven-part-series --source "paper forms, May"
-    dripwell subscribers import people.csv --topic monthly-notes --source "old system" --given-at 2024-02-01 --json
-
-    Columns timezone, tags (separated by ;) and relationship (prospect, patient or unknown) are known. Any other column,
-    such as first_name, is kept as a field.
-    """
-    rows = count(file)  # to its end, so that a file that breaks off in the middle is refused as a whole
-    with opened() as installation:
-        with installation.database.transaction() as connection:
-            times = clock.read(connection)
-        consent = _consent(installation.site, times, topic, source, wording, given_at)
-        progress = Progress(
-            TextColumn("  importing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=to_stderr(),
-            transient=True,
-            disable=not is_terminal(),
-        )
-        with progress:
-            bar = progress.add_task("", total=rows)
-
-            def tick(done: int) -> None:
-                progress.update(bar, completed=done)
-
-            if dry_run:
-                found = services.rehearse(installation.database, read(file), pepper=installation.pepper, tick=tick)
-            else:
-                found = services.take_in(
-                    installation.database,
-                    read(file),
-                    consent=consent,
-                    pepper=installation.pepper,
-                    versions=installation.versions,
-                    new_id=installation.new_id,
-                    tick=tick,
-                )
-    return Answer(
-        {
-            "file": file,
-            "dry_run": dry_run,
-            "rows": found.rows,
-            "added": found.added,
-            "known": found.known,
-            "bad": found.bad,
-            "relationship_unknown": found.unsaid,
-            "topic": topic,
-        },
-        _imported_lines(file, topic, found, dry_run=dry_run),
-        1 if found.bad else 0,
-    )
-
-
-def _imported_lines(file: Path, topic: str, found: services.Imported, *, dry_run: bool) -> list[Line]:
-    lines: list[Line] = [f"  {clean(str(file))}:{row.line}  {clean(row.reason)}" for row in found.bad[:MOST_BAD_ROWS]]
-    if len(found.bad) > MOST_BAD_ROWS:
-        lines.append(f"  … and {number(len(found.bad) - MOST_BAD_ROWS)} more; --json lists all")
-    sums = f"{number(found.rows)} rows = {number(found.added)} {'new' if dry_run else 'added'} + "
-    lines.append(sums + f"{number(found.known)} known + {number(len(found.bad))} bad")
-    if found.unsaid:
-        them = counted(found.unsaid, "row does", "rows do")
-        lines.append(f"{them} not say whether the person is a patient: a column `relationship` with {_OR}.")
-    if dry_run:
-        return [*lines, "Nothing was changed. To import: the same command without --dry-run"]
-    return [*lines, f"Into a campaign for {topic}: dripwell enroll NAME --all"]
-
-
 @subscribers.command()
 @click.argument("address", type=ADDRESS)
 @answers
@@ -310,7 +232,7 @@ def show(address: str) -> Answer:
             "pace": person.pace,
             "paused_until": person.paused_until,
             "suppressed": _suppressed(connection, person.id),
-            "consents": [dict(row._mapping) for row in consents.consents(connection, person.id)],
+            "consents": _consents(connection, person.id),
             "timeline": [dict(row._mapping) for row in reports.timeline(connection, person.id)],
         }
         value["next"] = [
@@ -336,9 +258,7 @@ def _person_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
     lines += [Text(f"  suppressed ({scope}): {reason}", style="red") for scope, reason in value["suppressed"].items()]
     lines += ["", Text("Consent", style="bold")]
     for row in value["consents"]:
-        verb = "given" if row["action"] == "give" else "withdrawn"
-        lines.append(clean(f"  {row['topic']}   {verb} {moment(row['given_at'], zone)}   source: {row['source']}"))
-        lines += [clean(f"    “{row['wording']}”")] if row["wording"] else []
+        lines += _consent_lines(row, zone)
     lines += [] if value["consents"] else ["  none"]
     lines += ["", Text("What happened", style="bold")]
     for row in value["timeline"]:
@@ -350,6 +270,32 @@ def _person_lines(value: dict[str, Any], zone: ZoneInfo) -> list[Line]:
         why = f" ({_spaced(row['waits_for'])})" if row["waits_for"] else ""
         lines.append(f"  {row['campaign']}: looked at again {moment(row['at'], zone)}{why}")
     return lines if value["next"] else [*lines, "  nothing"]
+
+
+def _consents(connection: Connection, subscriber_id: int) -> list[dict[str, Any]]:
+    rows = consents.ledger(connection, subscriber_id)
+    imports = importing.explained(connection, {row.source for row in rows})
+    return [{**_plain_consent(row), "import": imports.get(row.source)} for row in rows]
+
+
+def _plain_consent(row: ConsentRow) -> dict[str, Any]:
+    found = asdict(row)
+    return {"topic": found.pop("topic"), "action": found.pop("action"), "given_at": found.pop("at"), **found}
+
+
+def _consent_lines(row: dict[str, Any], zone: ZoneInfo) -> list[Line]:
+    verb = "given" if row["action"] == "give" else "withdrawn"
+    lines: list[Line] = [
+        clean(f"  {row['topic']}   {verb} {moment(row['given_at'], zone)}   source: {row['source']}"),
+    ]
+    proof = [f"asked {moment(row['asked_at'], zone)}"] if row["asked_at"] else []
+    proof += [f"confirmed {moment(row['confirmed_at'], zone)}"] if row["confirmed_at"] else []
+    proof += [f"page {row['page']}"] if row["page"] else []
+    proof += [f"network {row['network']}"] if row["network"] else []
+    proof += [row["import"]] if row["import"] else []
+    lines += [clean("    " + " · ".join(proof))] if proof else []
+    lines += [clean(f"    “{row['wording']}”   wording {row['version']}")] if row["wording"] else []
+    return lines
 
 
 def _joined(row: dict[str, Any]) -> str:
@@ -373,33 +319,44 @@ def _spaced(reason: str | None) -> str:
 @click.argument("name")
 @click.argument("addresses", nargs=-1, type=ADDRESS, metavar="[ADDRESS]...")
 @click.option("--all", "everybody", is_flag=True, help="Everybody active who agreed to the campaign's topic.")
+@click.option("--segment", metavar="SEGMENT", help="Everybody who is in this segment now and may join.")
 @by_whom
 @answers
-def enroll(name: str, addresses: tuple[str, ...], everybody: bool, actor: str) -> Answer:
+def enroll(name: str, addresses: tuple[str, ...], everybody: bool, segment: str | None, actor: str) -> Answer:
     """Let people into a running campaign. Whoever was ever in it is left as they are: nobody gets an email twice.
 
     \b
     dripwell enroll seven-benefits maria@example.com
     dripwell enroll seven-benefits maria@example.com sam@example.com
-    dripwell enroll seven-benefits --all
+    dripwell enroll seven-benefits --segment california
+
+    With --all or --segment, whoever may not join stays as they are, and the answer says how many and why.
     """
-    if everybody == bool(addresses):
-        raise click.UsageError("name the people, or say --all for everybody who agreed to the campaign's topic")
+    if [bool(addresses), everybody, segment is not None].count(True) != 1:
+        raise click.UsageError(
+            "name the people, or say --segment SEGMENT, or --all for everybody who agreed to the campaign's topic"
+        )
     with opened() as installation, installation.database.transaction() as connection:
         row = publish.existing(connection, name)
         if everybody:
             ids = services.everybody(connection, row.topic)
+        elif segment is not None:
+            ids = list(segments.members(connection, installation.site, segment, clock.read(connection).now))
         else:
             people = [services.find(connection, address, installation.pepper) for address in addresses]
             services.refuse_unwilling(connection, people, row.topic)
             ids = list(dict.fromkeys(person.id for person in people))
-        joined = services.enroll(connection, name, ids, actor=actor)
-    before = len(ids) - joined
+        joining = services.enroll_each(connection, installation.versions, name, ids, actor=actor)
+    joined = len(joining.joined)
+    why = Counter(joining.why_not.values())
+    before = why["in_it"] + why["been_in_it"] + why["too_soon"]
     again = f"; {number(before)} had been in it before, and nothing changes for them." if before else "."
+    others = [(reason, count) for reason, count in sorted(why.items()) if reason in _LEFT_OUT]
     return Answer(
-        {"campaign": name, "asked": len(ids), "joined": joined, "in_it_before": before},
+        {"campaign": name, "asked": len(ids), "joined": joined, "in_it_before": before, "left_out": dict(others)},
         [
             f"{counted(joined, 'person', 'people')} joined {name}{again}",
+            *(f"  {number(count)} left out: {_LEFT_OUT[reason]}" for reason, count in others),
             f"What becomes of them: dripwell report {name}",
         ],
     )

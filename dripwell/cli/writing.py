@@ -13,7 +13,7 @@ from dripwell.cli import pictures
 from dripwell.cli.opening import project
 from dripwell.cli.output import Answer, Line, answers, clean, counted, number, table
 from dripwell.content import schema as schemas
-from dripwell.content.files import campaign_names, read_sources
+from dripwell.content.files import campaign_names, email_keys, read_sources
 from dripwell.content.lint import lint_documents, lint_emails
 from dripwell.content.lint_catalog import CATALOG
 from dripwell.content.lint_staging import Passage, passages
@@ -59,7 +59,7 @@ def lint(target: str | None, explain: str | None, form: str, live: bool, verbose
     for name in names:
         own = read_sources(root, name)
         sources |= own
-        loaded = load(own, name, campaigns=campaign_names(root))
+        loaded = load(own, name, campaigns=email_keys(root))
         found |= dict.fromkeys(loaded.problems)
         if loaded.site is not None and loaded.campaign is not None:
             emails += len(loaded.campaign.emails)

@@ -25,6 +25,7 @@ SERVICE: Mapping[str, tuple[str, ...]] = {
     "confirm": ("confirm",),
     "booking": ("booked", "canceled", "changed"),
     "notice": ("notice",),
+    "keep": ("keep",),
 }
 """The built-in campaigns and their steps; each step's words stand in `templates/email/system/<step>.md`."""
 
@@ -35,6 +36,7 @@ SERVICE_EXTRAS: Mapping[str, frozenset[str]] = {
     "changed": _CALL,
     "canceled": frozenset({"call_day", "call_time", "call_zone"}),
     "notice": frozenset(),
+    "keep": frozenset(),
 }
 """What `Person.extra` must hold for each service email."""
 
@@ -56,6 +58,7 @@ _SERVICE_URLS: Mapping[str, frozenset[str]] = {
     "changed": frozenset({"call_url", "cancel_url", "change_url", "ics_url", "privacy_url"}),
     "canceled": frozenset({"booking_url", "privacy_url"}),
     "notice": frozenset({"calls_url", "privacy_url"}),
+    "keep": frozenset({"keep_url", "privacy_url"}),
 }
 
 # Each stops where the next one opens: a file of opening braces is read once, and not once for each of them.
@@ -121,7 +124,7 @@ def front_matter(content: str, path: str) -> tuple[dict[str, str], str, int]:
 
 
 def service_campaign(sources: Sources, name: str) -> Campaign:
-    """The built-in campaign `confirm`, `booking` or `notice`, its subjects from the system emails' front matter."""
+    """A built-in campaign (a name in `SERVICE`), its subjects from the system emails' front matter."""
     if name not in SERVICE:
         raise NotFoundError(f"no service campaign is named `{name}`; there are {', '.join(SERVICE)}")
     steps = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dripwell.content.problems import nearest
+from dripwell.content.load import keys_of_emails
+from dripwell.content.problems import SourceText, nearest
+from dripwell.content.yaml_source import read_yaml
 from dripwell.core.errors import ContentError, NotFoundError
 
 MAX_FILE_BYTES = 1_000_000
@@ -17,6 +19,16 @@ _THEME_SUFFIXES = (".yaml", ".md", ".j2")
 def campaign_names(root: Path) -> list[str]:
     """Return the names of the campaigns there are: the folders of `campaigns/` that hold a campaign.yaml."""
     return sorted(path.parent.name for path in (root / "campaigns").glob("*/campaign.yaml"))
+
+
+def email_keys(root: Path) -> dict[str, tuple[str, ...]]:
+    """Return the keys of each campaign's emails, as far as its file can be read: what `clicked` may name."""
+    found = {}
+    for name in campaign_names(root):
+        path = root / "campaigns" / name / "campaign.yaml"
+        tree, _ = read_yaml(SourceText(path.relative_to(root).as_posix(), _text(path, root)))
+        found[name] = keys_of_emails(tree)
+    return found
 
 
 def read_sources(root: Path, campaign: str) -> dict[str, str]:

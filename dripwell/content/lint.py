@@ -15,7 +15,7 @@ from dripwell.content import wording
 from dripwell.content.cage import parse
 from dripwell.content.email_source import TAGS, Source, Sources, problems_in, source_of
 from dripwell.content.lint_finished import Made, finished
-from dripwell.content.lint_site import contrast, placeholders, site_problems, theme_problems
+from dripwell.content.lint_site import audience_problems, contrast, placeholders, site_problems, theme_problems
 from dripwell.content.lint_staging import as_people_get_it, costs
 from dripwell.content.load import Claim
 from dripwell.content.places import SITE, Place, at_top, in_order, in_words, of_finding
@@ -47,6 +47,7 @@ def lint_emails(
     found: list[Problem] = []
     found += theme_problems(sources)
     found += site_problems(sources, site)
+    found += audience_problems(sources, campaign)
     found += _subjects(sources, site, campaign)
     for email in campaign.emails:
         found += _email(sources, site, campaign, email, claims)

@@ -16,7 +16,7 @@ from dripwell.content.places import SEGMENTS, SITE, in_file
 from dripwell.content.problems import Problem
 from dripwell.content.samples import WORDS
 from dripwell.core.campaign import Campaign, Site
-from dripwell.core.conditions import All, Any, Condition, FieldIs, HasTag, Not
+from dripwell.core.conditions import Clicked, Condition, FieldIs, Happened, HasTag, leaves
 from dripwell.core.errors import ContentError
 
 MIN_CONTRAST = 4.5
@@ -87,6 +87,16 @@ def site_problems(sources: Sources, site: Site) -> Iterator[Problem]:
                 "name the topic by its rhythm, not its subject",
             )
     for form in site.forms:
+        if named := watched.search(form.name.replace("-", " ")):
+            yield in_file(
+                sources,
+                SITE,
+                form.name,
+                "D302",
+                "error",
+                f"the address of its page would say “{named[0]}”",
+                "name the form by what comes, not by its subject",
+            )
         for field, _ in form.asks:
             if _asks_health(field):
                 yield in_file(
@@ -98,6 +108,17 @@ def site_problems(sources: Sources, site: Site) -> Iterator[Problem]:
                     f"the form `{form.name}` asks for `{field}`",
                     "no form asks for a diagnosis or condition",
                 )
+    for declared in (*site.fields, *site.events):
+        if _asks_health(declared.name):
+            yield in_file(
+                sources,
+                SITE,
+                declared.name,
+                "D310",
+                "error",
+                f"`{declared.name}` is kept of people",
+                "nothing that names a condition or diagnosis is stored",
+            )
     for segment in site.segments:
         if word := next((one for one in _asked(segment.when) if _asks_health(one)), ""):
             yield in_file(
@@ -118,20 +139,33 @@ def _asks_health(name: str) -> bool:
     )
 
 
+def audience_problems(sources: Sources, campaign: Campaign) -> Iterator[Problem]:
+    """D310 in the campaign's own file: its audience is chosen by a condition or diagnosis."""
+    if campaign.audience is None:
+        return
+    if word := next((one for one in _asked(campaign.audience) if _asks_health(one)), ""):
+        yield in_file(
+            sources,
+            f"campaigns/{campaign.name}/campaign.yaml",
+            word,
+            "D310",
+            "error",
+            f"the audience uses `{word}`",
+            "nobody is chosen by a condition or diagnosis",
+        )
+
+
 def _asked(condition: Condition) -> Iterator[str]:
-    match condition:
-        case All(of=parts) | Any(of=parts):
-            for part in parts:
-                yield from _asked(part)
-        case Not(of=part):
-            yield from _asked(part)
-        case FieldIs(name=name, values=values):
-            yield name
-            yield from (value for value in values if isinstance(value, str))
-        case HasTag(tag=tag):
-            yield tag
-        case _:
-            pass
+    """The words of a condition that a person chose: names of fields and their values, tags, events, emails."""
+    for leaf in leaves(condition):
+        match leaf:
+            case FieldIs(name=name, values=values):
+                yield name
+                yield from (value for value in values if isinstance(value, str))
+            case HasTag(tag=word) | Happened(event=word) | Clicked(step=str(word)):
+                yield word
+            case _:
+                pass
 
 
 FAR = timedelta(days=90)

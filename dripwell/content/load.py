@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 
 from pydantic import TypeAdapter
 
+from dripwell.content.conditions import condition, judge_audience, judge_segments, scanners
 from dripwell.content.explain import in_order, judge
 from dripwell.content.models import (
     CampaignFile,
     ClaimEntry,
-    Condition,
     ExitRule,
     Limits,
     OneTrigger,
@@ -31,7 +31,6 @@ from dripwell.content.reading import Names, Reading, refuse_later
 from dripwell.content.values import DAYS, Key, days_of
 from dripwell.content.yaml_source import Items, Keys, Node, Scalar, find, not_utf8, read_yaml
 from dripwell.core import campaign as core
-from dripwell.core import conditions
 
 Sources = Mapping[str, str]
 SITE_PATH = "config/site.yaml"
@@ -75,18 +74,23 @@ _SEGMENTS = TypeAdapter(dict[Key, SegmentEntry])
 _CLAIMS = TypeAdapter(dict[Key, ClaimEntry])
 
 
-def load_site(sources: Sources) -> tuple[core.Site | None, tuple[Problem, ...]]:
-    """Read `config/site.yaml` and `config/segments.yaml`; the site is None while either has an error."""
-    read = _read_site(sources.get(SITE_PATH), sources.get(SEGMENTS_PATH))
+def load_site(sources: Sources, *, stored: bool = False) -> tuple[core.Site | None, tuple[Problem, ...]]:
+    """Read `config/site.yaml` and `config/segments.yaml`; the site is None while either has an error.
+
+    `stored` is as in `load`.
+    """
+    read = _read_site(sources.get(SITE_PATH), sources.get(SEGMENTS_PATH), None, stored)
     return read.site, read.problems
 
 
-def load(sources: Sources, campaign: str, *, campaigns: Collection[str] | None = None) -> Loaded:
+def load(sources: Sources, campaign: str, *, campaigns: Collection[str] | None = None, stored: bool = False) -> Loaded:
     """Read one campaign with everything it needs. Never raises for what the files say: that is in `problems`.
 
-    `campaigns` are the names there are, to check `active_in` against; None leaves them unchecked.
+    `campaigns` are the names there are, to check `active_in` and `clicked` against; as a mapping to the keys of their
+    emails (`files.email_keys`), these are checked too; None leaves both unchecked. `stored` is a version that was
+    right when it was applied: it may name events and fields that were not declared anywhere then.
     """
-    around = _read_site(sources.get(SITE_PATH), sources.get(SEGMENTS_PATH))
+    around = _read_site(sources.get(SITE_PATH), sources.get(SEGMENTS_PATH), _known(campaigns), stored)
     folder = f"campaigns/{campaign}/"
     stems = tuple(
         sorted(
@@ -98,7 +102,6 @@ def load(sources: Sources, campaign: str, *, campaigns: Collection[str] | None =
     names = replace(
         around.names,
         documents=stems,
-        campaigns=None if campaigns is None else tuple(sorted(campaigns)),
         campaign=campaign,
     )
     read, documents, problems = _read_campaign(sources, campaign, names, around)
@@ -109,8 +112,20 @@ def load(sources: Sources, campaign: str, *, campaigns: Collection[str] | None =
 # --- the site -------------------------------------------------------------------------------
 
 
+Known = tuple[tuple[str, tuple[str, ...] | None], ...]
+"""Campaigns, each with the keys of its emails as far as they are known."""
+
+
+def _known(campaigns: Collection[str] | None) -> Known | None:
+    if campaigns is None:
+        return None
+    if isinstance(campaigns, Mapping):
+        return tuple((name, tuple(keys)) for name, keys in sorted(campaigns.items()))
+    return tuple((name, None) for name in sorted(campaigns))
+
+
 @lru_cache(maxsize=32)
-def _read_site(site_text: str | None, segments_text: str | None) -> _SiteRead:
+def _read_site(site_text: str | None, segments_text: str | None, known: Known | None, stored: bool) -> _SiteRead:
     """Read both files of `config/`. Cached by their text: every campaign of an installation shares them."""
     site_source = SourceText(SITE_PATH, site_text or "")
     segments_source = SourceText(SEGMENTS_PATH, segments_text or "")
@@ -132,19 +147,49 @@ def _read_site(site_text: str | None, segments_text: str | None) -> _SiteRead:
         else ()
         if isinstance(site_root, Keys) and not forms
         else None,
+        campaigns=None if known is None else tuple(name for name, _ in known),
+        emails={name: keys for name, keys in known or () if keys is not None},
+        fields=None if stored else _fields(site_root),
+        events=None if stored else _events(site_root),
+        tracks_clicks=not _is_false(find(site_root, "privacy", "track_clicks")),
     )
     segments_read = Reading(segments_source, names, segment_problems)
     segment_file: dict[str, SegmentEntry] | None = None
     if segments_root is not None:
         segment_file = judge(_SEGMENTS, segments_root, segments_read, "segments")
-        _refuse_circles(segments_root, segments_read)
+        judge_segments(segments_root, segments_read)
     site_read = Reading(site_source, names, site_problems)
     site_file: SiteFile | None = judge(_SITE, site_root, site_read, SiteFile.what) if site_root is not None else None
-    problems = (*in_order(site_problems), *in_order(segment_problems))
     site = None
-    if site_file is not None and segment_file is not None and not problems:
+    if site_file is not None and segment_file is not None and not site_problems and not segment_problems:
         site = _site(site_file, segment_file)
+        segment_problems += scanners(segments_root, segments_read)
+    problems = (*in_order(site_problems), *in_order(segment_problems))
     return _SiteRead(site, problems, names, _form_topics(forms))
+
+
+def _fields(site: Node | None) -> tuple[str, ...] | None:
+    """What `Site.field_names` will say, before the site is known to be right; None when that cannot be told."""
+    forms, declared = find(site, "forms"), find(site, "fields")
+    if not isinstance(site, Keys) or not all(part is None or isinstance(part, Keys) for part in (forms, declared)):
+        return None
+    found = set(core.ALWAYS_FIELDS)
+    for form in forms.values.values() if isinstance(forms, Keys) else ():
+        asks = find(form, "asks")
+        found |= set(asks.values) if isinstance(asks, Keys) else set()
+    found |= set(declared.values) if isinstance(declared, Keys) else set()
+    return tuple(sorted(found - {"email"}))
+
+
+def _events(site: Node | None) -> tuple[str, ...] | None:
+    declared = find(site, "events")
+    if not isinstance(site, Keys) or not (declared is None or isinstance(declared, Keys)):
+        return None
+    return tuple(dict.fromkeys((*core.OUR_EVENTS, *(declared.values if isinstance(declared, Keys) else ()))))
+
+
+def _is_false(node: Node | None) -> bool:
+    return isinstance(node, Scalar) and node.value is False
 
 
 def _form_topics(forms: Node | None) -> dict[str, str]:
@@ -175,6 +220,7 @@ def _site(file: SiteFile, segments: dict[str, SegmentEntry]) -> core.Site:
                 form.topic,
                 form.consent.strip(),
                 tuple((asked, how == "required") for asked, how in form.asks.items()),
+                tuple(form.also),
             )
             for name, form in file.forms.items()
         ),
@@ -191,11 +237,15 @@ def _site(file: SiteFile, segments: dict[str, SegmentEntry]) -> core.Site:
         track_clicks=privacy.track_clicks if privacy else True,
         discreet=privacy.discreet if privacy else True,
         discreet_words=tuple(privacy.discreet_words) if privacy else (),
+        keep_events=privacy.keep_events if privacy else core.EVENTS_KEPT,
+        keep_quiet_subscribers=privacy.keep_quiet_subscribers if privacy else None,
         segments=tuple(
             core.Segment(name, entry.about.strip(), condition(entry.when)) for name, entry in segments.items()
         ),
         warm_up=core.WarmUp(file.warm_up.preset, file.warm_up.first_day) if file.warm_up else None,
         delivery=_delivery(file.delivery),
+        events=tuple(core.Declared(name, about.strip()) for name, about in file.events.items()),
+        fields=tuple(core.Declared(name, about.strip()) for name, about in file.fields.items()),
     )
 
 
@@ -240,67 +290,6 @@ def _suppress(rules: list[SuppressRule] | None) -> tuple[core.Suppress, ...]:
     return tuple(found)
 
 
-def condition(entry: Condition) -> conditions.Condition:
-    """Return the tree `core` evaluates and `storage` compiles."""
-    if entry.all is not None:
-        return conditions.All(tuple(condition(part) for part in entry.all))
-    if entry.any is not None:
-        return conditions.Any(tuple(condition(part) for part in entry.any))
-    if entry.not_ is not None:
-        return conditions.Not(condition(entry.not_))
-    if entry.field is not None and entry.is_ is not None:
-        return conditions.FieldIs(entry.field, tuple(entry.is_) if isinstance(entry.is_, list) else (entry.is_,))
-    if entry.tag is not None:
-        return conditions.HasTag(entry.tag)
-    if entry.topic is not None:
-        return conditions.HasTopic(entry.topic)
-    if entry.segment is not None:
-        return conditions.InSegment(entry.segment)
-    raise AssertionError("a condition without a deciding key was refused by `judge_keys`")
-
-
-def _refuse_circles(root: Node, reading: Reading) -> None:
-    """Refuse the reference that closes a circle of segments, once for each circle."""
-    uses = {name: list(_segments_in(find(entry, "when"))) for name, entry in _entries(root)}
-    finished: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        for reference in uses.get(name, ()):
-            if reference.raw in path or reference.raw == name:
-                circle = (*path, name)[(*path, name).index(reference.raw) :]
-                reading.refuse(
-                    "D201",
-                    reference,
-                    f"the segment `{reference.raw}` is defined by itself",
-                    label="this closes a circle",
-                    help=" → ".join((*circle, reference.raw)),
-                )
-            elif reference.raw not in finished and reference.raw in uses:
-                visit(reference.raw, (*path, name))
-        finished.add(name)
-
-    for name in uses:
-        if name not in finished:
-            visit(name, ())
-
-
-def _entries(root: Node | None) -> Iterator[tuple[str, Node]]:
-    if isinstance(root, Keys):
-        yield from root.values.items()
-
-
-def _segments_in(node: Node | None) -> Iterator[Scalar]:
-    if isinstance(node, Keys):
-        for key, value in node.values.items():
-            if key == "segment" and isinstance(value, Scalar):
-                yield value
-            else:
-                yield from _segments_in(value)
-    elif isinstance(node, Items):
-        for item in node.items:
-            yield from _segments_in(item)
-
-
 # --- the campaign ----------------------------------------------------------------------------
 
 
@@ -312,6 +301,7 @@ def _read_campaign(
         return None, {}, [_no_file(path, f"write it, or start with `dripwell new drip {campaign}`")]
     source = SourceText(path, sources[path])
     root, problems = read_yaml(source)
+    names = replace(names, emails={**names.emails, campaign: keys_of_emails(root)})
     reading = Reading(source, names, problems)
     if root is None:
         return None, {}, in_order(problems)
@@ -328,7 +318,13 @@ def _read_campaign(
     found = None
     if file is not None and not problems:
         found = _campaign(campaign, file, around)
+        if found.audience is not None and around.site is not None:
+            segments = {segment.name: segment.when for segment in around.site.segments}
+            judge_audience(found.audience, segments, find(root, "audience") or root, reading)
+        if problems:
+            return None, documents, [*in_order(problems), *document_problems]
         problems += _tight(found, steps, reading, around)
+        problems += scanners(find(root, "audience"), reading)
     return found, documents, [*in_order(problems), *document_problems]
 
 
@@ -360,6 +356,8 @@ def _campaign(name: str, file: CampaignFile, around: _SiteRead) -> core.Campaign
         window=_window(file.send_window, base) if file.send_window else None,
         limits=_limits(file.limits),
         description=(file.description or "").strip(),
+        reenter=file.reenter,
+        audience=None if file.audience is None else condition(file.audience),
     )
 
 
@@ -370,6 +368,8 @@ def _trigger(trigger: OneTrigger) -> core.Trigger:
         return core.Trigger("tag", trigger.tag)
     if trigger.event is not None:
         return core.Trigger("event", trigger.event)
+    if trigger.import_ is not None:
+        return core.Trigger("import")
     return core.Trigger("manual")
 
 
@@ -401,6 +401,17 @@ def _steps(steps: list[Step]) -> tuple[core.Step, ...]:
 
 def _wait_key(email_before: str) -> str:
     return f"wait-after-{email_before}" if email_before else "wait-at-start"
+
+
+def keys_of_emails(root: Node | None) -> tuple[str, ...]:
+    """The keys of a campaign's emails, as far as its file can be read."""
+    steps = find(root, "steps")
+    given = [
+        find(step, "key") or find(step, "email")
+        for step in (steps.items if isinstance(steps, Items) else ())
+        if find(step, "email") is not None
+    ]
+    return tuple(key.raw for key in given if isinstance(key, Scalar))
 
 
 def _judge_triggers(root: Node, reading: Reading, around: _SiteRead) -> None:

@@ -19,23 +19,30 @@ from dripwell.content.values import (
     Address,
     BaseUrl,
     CampaignName,
+    Clicked,
     Day,
     Days,
     DaySpan,
     DocumentName,
     EventName,
+    EventsKept,
     FieldName,
     FormName,
     Host,
     Hours,
     Key,
+    KnownField,
     Language,
     Length,
     Line,
+    NewEvent,
+    NewField,
     Note,
     OpensOff,
     Preheader,
+    QuietKept,
     Rate,
+    Reenter,
     ReplyTo,
     SegmentName,
     Sender,
@@ -52,7 +59,7 @@ from dripwell.content.values import (
     fail,
 )
 from dripwell.core import address
-from dripwell.core.campaign import Mailbox
+from dripwell.core.campaign import EVENTS_KEPT, Mailbox
 
 # --- shared by campaigns and the site ------------------------------------------
 
@@ -102,9 +109,11 @@ class Condition(Model):
     """A question about one subscriber. Structured: there is no expression language."""
 
     what = "a condition"
-    later = ("clicked", "event", "within")
     peers = words(
-        clicked="opened opens open",
+        clicked="opened opens open click",
+        event="happened did",
+        joined="signed_up subscribed created",
+        within="in_last last since",
         all="and",
         any="or",
         not_="none",
@@ -114,16 +123,37 @@ class Condition(Model):
         segment="in_segment",
         tag="has_tag",
     )
-    choices = one_of("all", "any", "not", "segment", "tag", "topic", field=Choice(needs=("is",)))
+    choices = one_of(
+        "all",
+        "any",
+        "not",
+        "segment",
+        "tag",
+        "topic",
+        field=Choice(needs=("is",)),
+        clicked=Choice(allows=("within",)),
+        event=Choice(allows=("within",)),
+        joined=Choice(needs=("within",)),
+    )
 
     all: list[Condition] | None = Field(None, min_length=1, description="True when every one of these is.")
     any: list[Condition] | None = Field(None, min_length=1, description="True when at least one of these is.")
     not_: Condition | None = Field(None, alias="not", description="True when this is not.")
-    field: FieldName | None = Field(None, description="A field of the subscriber, to compare with `is`.")
+    field: KnownField | None = Field(None, description="A field of the subscriber, to compare with `is`.")
     is_: Values | None = Field(None, alias="is", description="The value the field must have, or a list: any of them.")
     segment: SegmentName | None = Field(None, description="True for people in this segment.")
     tag: TagName | None = Field(None, description="True for people with this tag.")
     topic: TopicName | None = Field(None, description="True for people who agreed to this topic.")
+    clicked: Clicked | None = Field(
+        None,
+        description="True when a person, not a machine, followed a link of this email: campaign/email, or campaign/* "
+        "for any of its emails.",
+    )
+    event: EventName | None = Field(None, description="True when this event has happened to the subscriber.")
+    joined: Literal[True] | None = Field(
+        None, description="True for people who became subscribers within the time beside it."
+    )
+    within: Length | None = Field(None, description="Not longer ago than this; a month is 30 days.")
 
 
 # --- campaign.yaml --------------------------------------------------------------
@@ -134,12 +164,15 @@ class OneTrigger(Model):
 
     what = "a trigger"
     later = ("segment",)
-    peers = words(form="signup subscribe", event="webhook", manual="api", tag="tag_added")
-    choices = one_of("form", "tag", "event", "manual")
+    peers = words(form="signup subscribe", event="webhook", manual="api", tag="tag_added", import_="upload csv")
+    choices = one_of("form", "tag", "event", "import", "manual")
 
     form: FormName | None = Field(None, description="A person fills in this sign-up form and confirms by email.")
     tag: TagName | None = Field(None, description="This tag is added to a subscriber.")
     event: EventName | None = Field(None, description="This event arrives for a subscriber.")
+    import_: Literal[True] | None = Field(
+        None, alias="import", description="A person is imported who agreed to the campaign's topic."
+    )
     manual: Literal[True] | None = Field(None, description="Somebody enrolls people by command or in the dashboard.")
 
 
@@ -219,8 +252,6 @@ class CampaignFile(Model):
     what = "a campaign"
     later = (
         "owner",
-        "audience",
-        "reenter",
         "holdout",
         "launch_at",
         "timezone",
@@ -232,6 +263,7 @@ class CampaignFile(Model):
     )
     peers = words(
         trigger="entry on start starts_when enroll",
+        reenter="re_enter reentry re_entry re_eligibility repeat",
         topic="list lists subscription category",
         steps="emails sequence flow actions nodes",
         name="title",
@@ -239,6 +271,7 @@ class CampaignFile(Model):
         limits="frequency_cap cap throttle",
         goal="conversion",
         suppress="exclude suppression",
+        audience="filter entry_filter segment who",
         exit="exit_conditions exit_criteria exits",
         approval="reviewer approved_by approver",
         type="kind",
@@ -254,6 +287,14 @@ class CampaignFile(Model):
         None, description="This person must approve the stored version before it starts. Any later change asks again."
     )
     trigger: Trigger = Field(description="What enrolls a subscriber.")
+    audience: Condition | None = Field(
+        None, description="Who may join: asked once, when the trigger happens. Left out: everybody it happens to."
+    )
+    reenter: Reenter | None = Field(
+        None,
+        description="Whether somebody may go through this series again: never (the default), or after <time>, counted "
+        "from when they were last in it.",
+    )
     suppress: list[SuppressRule] | None = Field(
         None, description="Checked before every email. Adds to the list in config/site.yaml, never takes away."
     )
@@ -375,13 +416,16 @@ class PrivacyEntry(Model):
     """What is counted, and what a lock screen may show."""
 
     what = "`privacy`"
-    later = ("keep_events", "keep_quiet_subscribers")
     peers = words(track_opens="open_tracking opens", track_clicks="click_tracking clicks")
 
     track_opens: OpensOff = Field(False, description="Always false: there is no tracking pixel.")
     track_clicks: bool = Field(True, description="Whether links in campaigns pass through this site and are counted.")
     discreet: bool = Field(True, description="Whether a subject that names a treatment or condition is reported.")
     discreet_words: list[Line] = Field([], description="Words to report besides the built-in ones.")
+    keep_events: EventsKept = Field(EVENTS_KEPT, description="How long events and clicks are kept; 60 days at least.")
+    keep_quiet_subscribers: QuietKept | None = Field(
+        None, description="After so long without a sign of them people are asked, and erased without an answer."
+    )
 
 
 class TopicEntry(Model):
@@ -398,13 +442,24 @@ class FormEntry(Model):
     """A sign-up form. Every answer keeps the wording it was given to."""
 
     what = "a form"
-    peers = words(topic="list", asks="fields", consent="wording checkbox")
+    peers = words(topic="list", asks="fields", consent="wording checkbox", also="topics offers")
 
     topic: TopicName = Field(description="The topic a person agrees to.")
     asks: dict[FieldName, Literal["required", "optional"]] = Field(
         {"email": "required"}, description="What the form asks for: each field required or optional. Email always is."
     )
     consent: Note = Field(description="The exact words a person agrees to.")
+    also: list[TopicName] = Field([], description="Further topics the form offers, each with an unticked box.")
+
+    @field_validator("also")
+    @classmethod
+    def _other_topics_once(cls, also: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("topic") in also:
+            fail(f"`{info.data['topic']}` is the form's own topic", help="name other topics here, or leave `also` out")
+        twice = sorted({name for name in also if also.count(name) > 1})
+        if twice:
+            fail(f"the topic `{twice[0]}` is offered twice", help="name each topic once")
+        return also
 
     @field_validator("asks")
     @classmethod
@@ -474,4 +529,10 @@ class SiteFile(Model):
     privacy: PrivacyEntry | None = Field(None, description="What is counted, and what a lock screen may show.")
     topics: dict[Key, TopicEntry] = Field(min_length=1, description="What people can agree to get.")
     forms: dict[Key, FormEntry] = Field({}, description="The sign-up forms.")
+    fields: dict[NewField, Note] = Field(
+        {}, description="What is kept of people beside the answers to forms: a name, and what it is."
+    )
+    events: dict[NewEvent, Note] = Field(
+        {}, description="What other systems report about people: a name, and what it is."
+    )
     consultation: ConsultationEntry = Field(description="The free phone call people can book.")

@@ -22,6 +22,10 @@ class Names:
     documents: tuple[str, ...] | None = None
     campaigns: tuple[str, ...] | None = None
     campaign: str = ""  # the one being read
+    fields: tuple[str, ...] | None = None
+    events: tuple[str, ...] | None = None
+    emails: MappingType[str, tuple[str, ...]] = field(default_factory=dict)  # keys by campaign, of those that are known
+    tracks_clicks: bool = True
 
 
 @dataclass

@@ -69,6 +69,7 @@ _PATHS: Mapping[str, tuple[str, str, str]] = {
     "fewer_url": ("preferences", "/p/", "?show=fewer"),
     "stop_url": ("preferences", "/p/", "?show=stop"),
     "confirm_url": ("confirm", "/k/", ""),
+    "keep_url": ("keep", "/q/", ""),
     "call_url": ("call", "/b/call/", ""),
     "cancel_url": ("call", "/b/call/", "/cancel"),
     "change_url": ("call", "/b/call/", "/change"),
@@ -142,7 +143,8 @@ def substitutions(skeleton: Skeleton, person: Person) -> dict[str, str]:
     Raises ValueError when a value is missing, holds a line break or NUL, contains one of the words, or all are large.
     """
     values = _values(skeleton, person, {})
-    size = len("".join([*values, *values.values()]).encode())
+    said = "".join([*values, *values.values()])
+    size = len(said) if said.isascii() else len(said.encode())
     if size > MAX_BYTES:
         raise ValueError(f"the personal values take {size:,} bytes, {MAX_BYTES:,} at most")
     return values

@@ -16,6 +16,7 @@ WORDS: Mapping[str, str] = {
         "preferences": 40,
         "book": 35,
         "confirm": 40,
+        "keep": 35,
         "call": 35,
     }.items()
 }

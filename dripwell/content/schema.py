@@ -85,7 +85,11 @@ def _definition(name: str, schema: Schema) -> Schema:
             for key in model.keys().keys() - model.choices.keys()
         }
         # A key that goes with every choice depends on none of them.
-        dependencies = {key: home for key, home in sorted(homes.items()) if len(home) == 1}
+        dependencies = {
+            key: home if len(home) == 1 else {"anyOf": [{"required": [name]} for name in home]}
+            for key, home in sorted(homes.items())
+            if len(home) < len(model.choices)
+        }
         tidy |= {"dependencies": dependencies} if dependencies else {}
     return tidy
 

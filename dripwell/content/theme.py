@@ -42,7 +42,8 @@ _LIGHT = (
 _DARK = ("canvas", "card", "text", "heading", "muted", "brand", "on_brand", "callout", "callout_rule", "rule")
 _WORDS = (
     "view", "leave", "preferences", "privacy", "part", "minutes", "closing", "controls", "pause", "fewer", "stop",
-    "reason_series", "reason_one", "reason_confirm", "reason_booking", "reason_notice", "off_label",
+    "reason_series", "reason_one", "reason_confirm", "reason_booking", "reason_notice", "reason_keep",
+    "off_label",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from dripwell.content.problems import did_you_mean, nearest
 from dripwell.content.reading import OPENS_ARE_NOT_TRACKED, Names, Reading, later_text
 from dripwell.core import address
-from dripwell.core.campaign import Mailbox
+from dripwell.core.campaign import OUR_EVENTS, Mailbox
 from dripwell.core.duration import UNITS, Duration
 from dripwell.core.pace import GROUPS, PRESETS
 
@@ -83,6 +83,50 @@ Length = Annotated[
             "examples": ["2 days", "4 hours", "1 week"],
         }
     ),
+]
+
+
+def _at_least(days: int, why: str) -> PlainValidator:
+    def length(value: Any) -> Duration:
+        found = _length(value)
+        if found.at_most().days < days:
+            fail(f"`{found}` is too short", label=f"{days} days at least", help=why)
+        return found
+
+    return PlainValidator(length)
+
+
+_LENGTH_SCHEMA = WithJsonSchema(
+    {"type": "string", "pattern": r"^[1-9]\d{0,3} (day|week|month)s?$", "examples": ["400 days", "12 months"]}
+)
+EventsKept = Annotated[
+    Duration, _at_least(60, "warm-up, breakers and the settling of calls look back over weeks"), _LENGTH_SCHEMA
+]
+QuietKept = Annotated[
+    Duration, _at_least(90, "whoever asked for one email a month is silent for months"), _LENGTH_SCHEMA
+]
+
+
+_REENTER = r"never|after [1-9]\d{0,3} (day|week|month)s?"
+
+
+def _reenter(value: Any) -> Duration | None:
+    text = is_text(value)
+    if not re.fullmatch(_REENTER, text):
+        guess = _nearest_length(text.removeprefix("after").strip())
+        whole = guess.rpartition(" ")[2].removesuffix("s") in ("day", "week", "month")
+        fail(
+            f"`{text}` does not say whether somebody may go through the series again",
+            label=f"did you mean `after {guess}`?" if whole else "",
+            help="never, or after a time in days, weeks or months: after 180 days",
+        )
+    return Duration.parse(text.removeprefix("after "))
+
+
+Reenter = Annotated[
+    Duration | None,
+    PlainValidator(_reenter),
+    WithJsonSchema({"type": "string", "pattern": f"^({_REENTER})$", "examples": ["never", "after 180 days"]}),
 ]
 
 
@@ -156,18 +200,39 @@ Key = Annotated[str, BeforeValidator(_key), WithJsonSchema({"type": "string", "p
 _EVENT = r"[a-z][a-z0-9_]*([.-][a-z0-9_]+)*"
 
 
-def _event(value: Any) -> str:
+_EVENT_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_EVENT}$", "examples": ["consultation.booked"]})
+
+
+def _new_event(value: Any) -> str:
     text = is_text(value)
     if not re.fullmatch(_EVENT, text):
         fail(f"`{text}` is not the name of an event", help="as in consultation.booked")
     return text
 
 
-EventName = Annotated[
-    str,
-    BeforeValidator(_event),
-    WithJsonSchema({"type": "string", "pattern": f"^{_EVENT}$", "examples": ["consultation.booked"]}),
-]
+def _declared_event(value: Any) -> str:
+    text = _new_event(value)
+    if text in OUR_EVENTS:
+        fail(f"`{text}` is an event that Dripwell tells of itself", label="remove this line")
+    return text
+
+
+def _event(value: Any, info: ValidationInfo) -> str:
+    text = _new_event(value)
+    known = _names(info).events
+    if known is not None and text not in known:
+        fail(
+            f"no event is named `{text}`",
+            code="D201",
+            label=did_you_mean(text, known),
+            help=f"events you have: {listed(known)}",
+            note="one that another system reports is declared under `events` in config/site.yaml",
+        )
+    return text
+
+
+NewEvent = Annotated[str, BeforeValidator(_declared_event), _EVENT_SCHEMA]
+EventName = Annotated[str, BeforeValidator(_event), _EVENT_SCHEMA]
 
 _TAG = r"[A-Za-z0-9][A-Za-z0-9/_.:-]{0,99}"
 
@@ -191,7 +256,38 @@ def _field(value: Any) -> str:
     return text
 
 
+def _known_field(value: Any, info: ValidationInfo) -> str:
+    text = _field(value)
+    if text == "email":
+        fail("a condition cannot ask for the address", help="ask for a tag, a topic or another field")
+    known = _names(info).fields
+    if known is not None and text not in known:
+        fail(
+            f"no field is named `{text}`",
+            code="D201",
+            label=did_you_mean(text, known),
+            help=f"fields you have: {listed(known)}",
+            note="one that comes with an import or through the API is declared under `fields` in config/site.yaml",
+        )
+    return text
+
+
+def _declared_field(value: Any) -> str:
+    text = _field(value)
+    if text == "email":
+        fail("`email` is no field: it is who somebody is", label="remove this line")
+    return text
+
+
 FieldName = Annotated[str, BeforeValidator(_field), WithJsonSchema({"type": "string", "pattern": f"^{_FIELD}$"})]
+
+
+KnownField = Annotated[
+    str, BeforeValidator(_known_field), WithJsonSchema({"type": "string", "pattern": f"^(?!email$){_FIELD}$"})
+]
+NewField = Annotated[
+    str, BeforeValidator(_declared_field), WithJsonSchema({"type": "string", "pattern": f"^(?!email$){_FIELD}$"})
+]
 
 
 def listed(names: tuple[str, ...]) -> str:
@@ -248,6 +344,52 @@ def _document(value: Any, info: ValidationInfo) -> str:
     return text
 
 
+_CLICKED = rf"({_KEY}/)?{_KEY}|{_KEY}/\*"
+
+
+def _clicked(value: Any, info: ValidationInfo) -> tuple[str, str | None]:
+    text = is_text(value)
+    names = _names(info)
+    if not re.fullmatch(_CLICKED, text):
+        fail(
+            f"`{text}` does not name an email",
+            help="a campaign and one of its emails, or all of them: seven-benefits/1-adaptability, seven-benefits/*",
+        )
+    if not names.tracks_clicks:
+        fail(
+            "nobody knows who clicked: `privacy.track_clicks` is false",
+            code="D204",
+            help="ask for something else, or turn click tracking on in config/site.yaml",
+        )
+    campaign, slash, step = text.rpartition("/")
+    if not slash:
+        if not names.campaign:
+            homes = [name for name, keys in names.emails.items() if step in keys]
+            guess = f"{homes[0]}/{step}" if len(homes) == 1 else ""
+            fail(
+                f"`{step}` does not say which campaign’s email",
+                label=f"did you mean `{guess}`?" if guess else "",
+                help=f"write the campaign before it: CAMPAIGN/{step}",
+            )
+        campaign = names.campaign
+    if campaign != names.campaign:
+        _refer(campaign, "campaign", names.campaigns)
+    known = names.emails.get(campaign)
+    if step != "*" and known is not None and step not in known:
+        fail(
+            f"no email of {campaign} has the key `{step}`",
+            code="D201",
+            label=did_you_mean(step, known),
+            help=f"its emails: {listed(known)}" if known else "it has no emails yet",
+        )
+    return campaign, None if step == "*" else step
+
+
+Clicked = Annotated[
+    tuple[str, str | None],
+    PlainValidator(_clicked),
+    WithJsonSchema({"type": "string", "pattern": f"^({_CLICKED})$", "examples": ["seven-benefits/*"]}),
+]
 _NAME_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1})
 TopicName = Annotated[str, BeforeValidator(_topic), _NAME_SCHEMA]
 SegmentName = Annotated[str, BeforeValidator(_segment), _NAME_SCHEMA]
@@ -598,6 +740,10 @@ Scalar = str | int | float | bool
 def _scalar(value: Any) -> Scalar:
     if not isinstance(value, str | int | float | bool):
         fail("this must be one value, or a list of values")
+    if isinstance(value, str) and re.search(r"[\x00-\x08\x0e-\x1f\x7f]", value):
+        fail("this must be without control characters: no field holds them", code="D514")
+    if isinstance(value, int | float) and not abs(value) < 10**15:
+        fail("this number is too large to be told from its neighbors", help="if it is a code, put it in quotes")
     return value
 
 

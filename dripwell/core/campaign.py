@@ -21,6 +21,10 @@ class Lane(StrEnum):
     NEWSLETTER = "newsletter"
 
 
+OUR_EVENTS = ("consultation.booked", "consultation.canceled")
+"""The events that Dripwell itself tells of. Others are declared in config/site.yaml and arrive through the API."""
+ALWAYS_FIELDS = ("first_name", "state")
+"""The fields that may be kept of anybody, whether a form asks for them or not."""
 MARKETING_LANES = frozenset({Lane.DRIP, Lane.NEWSLETTER})
 SERVICE_LANES = frozenset({Lane.CONFIRM, Lane.BOOKING})
 
@@ -67,9 +71,9 @@ Step = Email | Wait
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What enrolls a subscriber. `name` is empty for `manual`."""
+    """What enrolls a subscriber. `name` is empty for `import` and `manual`."""
 
-    kind: Literal["form", "tag", "event", "manual"]
+    kind: Literal["form", "tag", "event", "import", "manual"]
     name: str = ""
 
 
@@ -113,9 +117,11 @@ class Campaign:
     goal: Goal | None = None
     exits: tuple[Exit, ...] = ()
     suppress: tuple[Suppress, ...] = ()
+    audience: Condition | None = None  # who may join: asked once, at the trigger; None: everybody
     window: Window | None = None  # None: the site's
     limits: Limits | None = None  # the stricter of this and the site's holds
     description: str = ""
+    reenter: Duration | None = None  # so long after a round ended the next may begin; None: never
 
     @property
     def emails(self) -> tuple[Email, ...]:
@@ -172,6 +178,15 @@ class Form:
     topic: str
     consent: str
     asks: tuple[tuple[str, bool], ...] = ()  # (field, required)
+    also: tuple[str, ...] = ()  # further topics it offers, each with a box of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An event or a field that this installation knows: its name, and in a sentence what it is."""
+
+    name: str
+    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +222,10 @@ class Delivery:
     pace: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
+EVENTS_KEPT = Duration(400, "day")
+"""Unless `privacy.keep_events` says otherwise (rules 5)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """`config/site.yaml` as values: true for every campaign unless a campaign is stricter."""
@@ -229,6 +248,19 @@ class Site:
     segments: tuple[Segment, ...] = field(default=())
     warm_up: WarmUp | None = None  # None: the sending domain is warm
     delivery: Delivery = field(default_factory=Delivery)
+    keep_events: Duration = EVENTS_KEPT
+    keep_quiet_subscribers: Duration | None = None  # None: nobody is asked, or erased, for being silent
+    events: tuple[Declared, ...] = ()  # beside OUR_EVENTS
+    fields: tuple[Declared, ...] = ()  # beside those that forms ask for
+
+    def event_names(self) -> tuple[str, ...]:
+        """Every event that may happen to somebody: ours, then those of config/site.yaml."""
+        return (*OUR_EVENTS, *(event.name for event in self.events))
+
+    def field_names(self) -> tuple[str, ...]:
+        """Every field that may be kept of somebody, by name: what forms ask for, and those of config/site.yaml."""
+        asked = {name for form in self.forms for name, _ in form.asks} - {"email"}
+        return tuple(sorted({*ALWAYS_FIELDS, *asked, *(field.name for field in self.fields)}))
 
     def topic(self, name: str) -> Topic | None:
         """The topic of that name, or None."""

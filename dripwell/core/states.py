@@ -138,7 +138,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         "ingest",
         "late evidence: the record follows it",
     ),
-    _t("T14", "HELD", "PLANNED, SKIPPED", "operator", "name and reason"),
+    _t("T14", "HELD", "PLANNED, SKIPPED", "operator, erasure", "name and reason"),
     _t("T15", "PLANNED", "SUPPRESSED, SKIPPED", "services", "unsubscribe, goal, exit, stop, past valid_until"),
     _t("T16", "PLANNED", "PLANNED", "planner", "past fresh_until: decided again"),
 )

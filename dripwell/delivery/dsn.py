@@ -3,6 +3,10 @@
 Anybody can mail anything to the return path, so a mail here is believed only about the message whose mark it carries:
 a random id that nobody has who did not get, or carry, that email. An address alone proves nothing, and none leaves this
 module. Everything is bounded, and whatever breaks inside ends as ValueError.
+
+A person's "unsubscribe" is believed the same way: by the mark in the address it was mailed to, or of the email it
+answers. Whoever has that mark has the email, and with it a link that does the same. Who it says it is from is no proof,
+so a mail without a mark unsubscribes nobody; an operator does (`dripwell suppressions add`).
 """
 
 from __future__ import annotations
@@ -67,6 +71,12 @@ _NOBODY = re.compile(
 _DAEMON = re.compile(r"\b(?:mailer-daemon|mail-daemon|postmaster|mdaemon)@|<>", re.IGNORECASE)
 _FAILURE = re.compile(r"undeliver|fail|return|non-?delivery|could not|couldn't|rejected|status notif", re.IGNORECASE)
 _LATE = re.compile(r"delay|warning|not yet|still (?:being )?(?:trying|retried)", re.IGNORECASE)
+_LEAVING = re.compile(
+    r"(?:(?:re|fwd?|aw|sv|rv)\s*:\s*)*(?:please\s+)?"
+    r"(?:unsubscribe(?:\s+me)?|stop|remove(?:\s+me)?|opt[ -]?out)\s*[.!]*",
+    re.IGNORECASE,
+)
+_LEAVING_ADDRESS = re.compile(r"(?:^|[\s<,;])unsubscribe\b[^\s@]{0,80}@", re.IGNORECASE)
 _RETURNED_TEXT = re.compile(r"^(?:Return-Path|Received|X-Dripwell-\w+):", re.MULTILINE | re.IGNORECASE)
 
 Fields = Mapping[str, str]
@@ -85,7 +95,8 @@ class _Read:
 
 
 def parse(body: bytes) -> list[ProviderEvent]:
-    """Translate to our words: bounced, deferred, delivered, complained, or unknown for a reply, a vacation, anything.
+    """Translate to our words: bounced, deferred, delivered, complained, unsubscribed (a person mailed that word), or
+    unknown for any other reply, a vacation, anything.
 
     `address` is never set. Raises ValueError when the body is no mail, or one that cannot be read within the limits.
     """
@@ -110,6 +121,8 @@ def _events(read: _Read) -> list[ProviderEvent]:
         return [_reported(read, block) for block in blocks]
     if _is_bounce_in_words(read):
         return [_in_words(read)]
+    if _is_leaving(read):
+        return [_event(read, "unsubscribed", "reply", {}, words="unsubscribe")]
     return [_event(read, "unknown", "mail", {}, words=read.headers.get("auto-submitted", ""))]
 
 
@@ -155,6 +168,19 @@ def _is_bounce_in_words(read: _Read) -> bool:
     # A person may be postmaster too, and answer: a server says that something went wrong.
     said = read.headers.get("subject", "")
     return bool(_DAEMON.search(read.headers.get("from", "")) and (_FAILURE.search(said) or _LATE.search(said)))
+
+
+def _is_leaving(read: _Read) -> bool:
+    """A mail that carries a mark and says "unsubscribe": as its subject, its first line, or by where it was mailed."""
+    if _marks(read)[0] is None or read.headers.get("auto-submitted", "no").partition(";")[0].strip().lower() != "no":
+        return False
+    mailed_to = " ".join(read.headers.get(name, "") for name in ("to", "delivered-to", "x-original-to", "envelope-to"))
+    if _LEAVING_ADDRESS.search(mailed_to):
+        return True
+    if _LEAVING.fullmatch(read.headers.get("subject", "").strip()):
+        return True
+    first = next((line.strip() for line in read.text.splitlines() if line.strip()), "")
+    return _LEAVING.fullmatch(first) is not None
 
 
 def _in_words(read: _Read) -> ProviderEvent:

@@ -109,6 +109,20 @@ class LogAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasing:
+    """What a provider said to a request to erase people from what it keeps. `reason` is short, without address or key.
+
+    `at_fault`: an address in it was refused, and with it all the others.
+    """
+
+    accepted: bool
+    job_id: str = ""
+    reason: str = ""
+    retry_after: timedelta | None = None
+    at_fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What this provider can do.
 
@@ -140,6 +154,16 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Drop the connection."""
+        ...
+
+
+class Eraser(Protocol):
+    """A provider that can be asked to erase people. One that cannot, such as an SMTP relay, is no `Eraser`."""
+
+    most_erasures: int
+
+    def erase(self, addresses: Sequence[str]) -> Erasing:
+        """Ask once, with deadlines, to erase these `most_erasures` addresses at most. Twice is harmless."""
         ...
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -24,11 +24,12 @@ import python_http_client
 import sendgrid
 
 from dripwell.core.errors import ConfigurationError
-from dripwell.delivery import sendgrid_body, sendgrid_events
+from dripwell.delivery import sendgrid_body, sendgrid_erasing, sendgrid_events
 from dripwell.delivery.line import CONNECT_SECONDS, DEADLINE_SECONDS, Answer, Line, LineBrokenError, Written, told
 from dripwell.delivery.provider import (
     Accepted,
     Capabilities,
+    Erasing,
     LogAnswer,
     Mailing,
     NotSent,
@@ -59,6 +60,7 @@ class SendGrid:
     """
 
     name = "sendgrid"
+    most_erasures = sendgrid_erasing.MOST
 
     def __init__(
         self,
@@ -130,6 +132,17 @@ class SendGrid:
                 found |= named is not None
                 batches |= named or set()
         return LogAnswer(answered=complete or found, found=found, batches=frozenset(batches))
+
+    def erase(self, addresses: Sequence[str]) -> Erasing:
+        """Ask SendGrid to erase what it keeps of these people (rules 1.20); see `sendgrid_erasing`."""
+        body = {"email_addresses": list(addresses)}
+        try:
+            answer = _answer(self._sendgrid.client.recipients.erasejob.post(request_body=body))
+        except LineBrokenError as broken:
+            return Erasing(accepted=False, reason=broken.reason)
+        except _TooLargeError as error:
+            return Erasing(accepted=False, reason=f"{error.size} bytes are more than a call takes", at_fault=True)
+        return sendgrid_erasing.answered(answer, _object(answer), _retry_after(answer.headers))
 
     def is_genuine(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Check the signature on the raw bytes; without a key nothing is genuine."""

@@ -169,8 +169,9 @@ def _header_fault(headers: Mapping[str, str], taken: Iterable[str]) -> str:
 
 
 def _line_fault(envelope: Envelope) -> str:
-    # One look at all of it: nearly always there is nothing to find.
-    if not _NEVER_ON_ONE_LINE.search("".join([*envelope.headers.values(), *envelope.substitutions.values()])):
+    # One look at all of it: nearly always there is nothing to find, and what is printable has no line to break.
+    said = "".join([*envelope.headers.values(), *envelope.substitutions.values()])
+    if said.isprintable() or not _NEVER_ON_ONE_LINE.search(said):
         return ""
     for key, value in envelope.headers.items():
         if _NEVER_ON_ONE_LINE.search(value):
@@ -183,9 +184,11 @@ def _slot_fault(envelope: Envelope, words: set[str]) -> str:
     substitutions = envelope.substitutions
     if len(substitutions) < len(words) or "" in words:
         return "a slot without a value, or without a word"
-    if any(map(_NEVER_ON_ONE_LINE.search, substitutions)):
+    said = "".join(substitutions)
+    if not said.isprintable() and _NEVER_ON_ONE_LINE.search(said):
         return "line break, NUL or half a character in a slot"
-    size = len("".join([*substitutions, *substitutions.values()]).encode())
+    said += "".join(substitutions.values())
+    size = len(said) if said.isascii() else len(said.encode())
     return f"slots have {size} bytes, the limit is {MAX_SUBSTITUTION_BYTES}" if size > MAX_SUBSTITUTION_BYTES else ""
 
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from dripwell.sandbox import control, hostile, inbox, ledger, logs, rules
+from dripwell.sandbox import control, erasing, hostile, inbox, ledger, lists, logs, rules
 from dripwell.sandbox.answers import Answer
 from dripwell.sandbox.behavior import ALWAYS, SLOW_SECONDS, Misanswer, is_slow, misanswer
 from dripwell.sandbox.config import Config
@@ -64,6 +64,8 @@ def create_app(config: Config) -> Starlette:
         Route("/v3/mail/send", send, methods=["POST"]),
         Route("/v3/logs", search, methods=["POST"]),
         Route("/v3/logs/{sg_message_id}", detail, methods=["GET"]),
+        *erasing.routes(sandbox),
+        *lists.routes(lists.Lists(config.state), config.key, config.now),
         Route("/v3/{rest:path}", _nothing_there, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]),
         *control.routes(sandbox),
         *([] if config.fast else [Mount("/", routes=inbox.routes(config, book))]),

@@ -17,11 +17,12 @@ from base64 import urlsafe_b64encode
 from bisect import bisect_right
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dripwell.sandbox.filling import Cut, cut, fill, words_pattern
+from dripwell.sandbox.forgetting import NOBODY, overwrite_lines, overwrite_mails
 
 KEPT_BODIES = 8  # parsed requests kept in memory; the inbox and the webhook mostly want the newest
 
@@ -203,6 +204,31 @@ class Ledger:
             self._memory_file.append(json.dumps(entry).encode() + b"\n")
             self._memory.add((entry["tag"], entry["address"]))
             return True
+
+    def forget(self, address: str) -> int:
+        """Take a person out of every mail, on the disk too. What was accepted still counts. Returns how many mails."""
+        with self._lock:
+            ids = self._index.by_address.pop(address.lower(), [])
+            gone: dict[int, set[int]] = defaultdict(set)
+            for mail_id in ids:
+                found = self.find(mail_id)
+                if found is not None:
+                    gone[found[0].number].add(found[1])
+            for number, places in gone.items():
+                call = self.call(number)
+                if call.length:
+                    rows = {call.rows[place] for place in places}
+                    overwrite_mails(self._state / "mails.jsonl", number, call.offset, call.length, rows)
+                fresh = replace(
+                    call,
+                    addresses=tuple(NOBODY if at in places else one for at, one in enumerate(call.addresses)),
+                    subjects=tuple("" if at in places else one for at, one in enumerate(call.subjects)),
+                )
+                self._index.calls[number - 1] = self._index.by_provider_id[call.provider_id] = fresh
+                self._bodies.pop(number, None)
+            if gone:
+                overwrite_lines(self._state / "ledger.jsonl", gone, address_hash(NOBODY))
+            return len(ids)
 
     def close(self) -> None:
         """Give the state folder back."""

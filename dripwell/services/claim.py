@@ -163,7 +163,7 @@ def _take(
     chosen: list[int] = []
     variant = None
     for row in _together(seen, in_order=False):
-        found = _variant_of(sender, published, staged, row, extras, times)
+        found = _variant_of(published, staged, row, extras)
         if not chosen:
             variant = found
         if found == variant and len(chosen) < group.size and (variant is not None or not chosen):
@@ -173,15 +173,10 @@ def _take(
 
 
 def _variant_of(
-    sender: Sender,
-    published: Published,
-    staged: Staged,
-    row: Addressee,
-    extras: Mapping[int, Mapping[str, str]],
-    times: Times,
+    published: Published, staged: Staged, row: Addressee, extras: Mapping[int, Mapping[str, str]]
 ) -> int | None:
     """This person's variant. None: a condition has no answer, so the message goes alone and rendering says why."""
-    person = facts.person(published, sender.keys, row, extras.get(row.id, {}), times.wall_now, frozenset())
+    person = facts.person(published, row, extras.get(row.id, {}), {})
     try:
         return staged.variant(person)
     except ValueError:

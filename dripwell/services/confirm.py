@@ -4,76 +4,136 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dripwell.core.campaign import Form, Site, Topic
+from dripwell.core.agreement import Asked, asked_by
+from dripwell.core.campaign import Site, Topic
 from dripwell.services import happen
 from dripwell.services.versions import Versions
-from dripwell.storage import clicks, clock, consents, subscribers, suppressions
+from dripwell.storage import campaigns, clock, consents, signups, subscribers, suppressions
+from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
+from dripwell.storage.signups import Signup
+from dripwell.storage.subscribers import Subscriber
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a confirmation link asks. `done`: its button was pressed before."""
+    """What a confirmation link asks, in the words its person was shown. `done`: its button was pressed before."""
 
     enrollment_id: int
-    subscriber_id: int
+    signup: Signup
     address: str
-    form: Form
-    topic: Topic
+    asked: tuple[Asked, ...]
+    topics: tuple[Topic, ...]  # of each that is asked, the form's own first
     done: bool
 
 
 def read(connection: Connection, *, enrollment_id: int, site: Site) -> Request | None:
-    """The request this link names; None when its person is erased or its form is gone."""
-    found = clicks.confirming(connection, enrollment_id)
-    if found is None or found.address is None:
+    """The request this link names; None when its person is erased or its topic is gone."""
+    signup = signups.of_mails(connection, [enrollment_id]).get(enrollment_id)
+    if signup is None or signup.address is None:
         return None
-    form = next((form for form in site.forms if form.name == found.fields.get("form")), None)
-    topic = site.topic(form.topic) if form is not None else None
-    if form is None or topic is None:
+    asked = asked_for(signup, site)
+    topics = tuple(topic for one in asked if (topic := site.topic(one.topic)) is not None)
+    if not topics or topics[0].name != asked[0].topic:
         return None
-    done = consents.has(connection, found.subscriber_id, _source(enrollment_id))
-    return Request(enrollment_id, found.subscriber_id, found.address, form, topic, done)
+    there = {topic.name for topic in topics}
+    kept = tuple(one for one in asked if one.topic in there)
+    return Request(enrollment_id, signup, signup.address, kept, topics, signup.confirmed_at is not None)
 
 
-def confirm(connection: Connection, *, enrollment_id: int, site: Site, versions: Versions) -> Request | None:
-    """Press the button: active, consent in the words of the form, its series begins. A second press changes nothing.
+def asked_for(signup: Signup, site: Site) -> tuple[Asked, ...]:
+    """What this request asks: as it was shown, or else as its form puts it now."""
+    form = next((form for form in site.forms if form.name == signup.form), None)
+    return signup.asked or (asked_by(form, site) if form is not None else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What pressing the button did. `lifted`: what no longer holds back mail, for the fast set."""
+
+    request: Request
+    lifted: tuple[tuple[bytes, str], ...] = ()
+
+
+def confirm(
+    connection: Connection,
+    *,
+    enrollment_id: int,
+    site: Site,
+    versions: Versions,
+    page: str = "",
+    network: str = "",
+) -> Confirmed | None:
+    """Press the button: active, consent in the words that were shown, its series begins. Pressing twice is once.
 
     A fresh confirmed opt-in lifts an earlier unsubscribe, as SENDING section 9 allows; a dead address or a complaint
-    stays as it is until an operator lifts it.
+    stays as it is until an operator lifts it. `page` and `network` are where the button was pressed: they are kept for
+    a request that did not come over the web.
     """
     request = read(connection, enrollment_id=enrollment_id, site=site)
     if request is None or request.done:
-        return request
-    person = subscribers.lock(connection, request.subscriber_id)
-    if person is None or person.addr_hash is None or consents.has(connection, person.id, _source(enrollment_id)):
-        return request
+        return None if request is None else Confirmed(request)
+    signup = request.signup
+    person = subscribers.lock(connection, signup.subscriber_id)
     times = clock.read(connection)
-    for scope in (suppressions.MARKETING, f"topic:{request.topic.name}"):
-        if suppressions.since_last_lift(connection, person.addr_hash, scope):
+    if person is None or person.addr_hash is None or not signups.confirm(connection, signup.id, times.now):
+        return Confirmed(request)
+    lifted = _lift(connection, person.addr_hash, request, _started_by(connection, versions, signup.form))
+    if not suppressions.since_last_lift(connection, person.addr_hash, suppressions.ALL):
+        suppressions.mark_subscriber(connection, person.id, "active")
+    _keep_answers(connection, person, signup)
+    _agree(connection, request, times, page=page, network=network)
+    happen.trigger(connection, versions, person.id, "form", signup.form, times)
+    return Confirmed(request, tuple((person.addr_hash, scope) for scope in lifted))
+
+
+def _started_by(connection: Connection, versions: Versions, form: str) -> list[str]:
+    found = []
+    for row in campaigns.all_of_kind(connection, ["drip"]):
+        if row.state == "running" and row.version_id is not None:
+            campaign = versions.published(connection, row.version_id).campaign
+            if any(one.kind == "form" and one.name == form for one in campaign.triggers):
+                found.append(row.name)
+    return found
+
+
+def _lift(connection: Connection, addr_hash: bytes, request: Request, series: list[str]) -> list[str]:
+    """Whoever asks afresh takes back their word against the topics they ask for and the series that this starts."""
+    asked = [f"topic:{one.topic}" for one in request.asked] + [f"campaign:{name}" for name in series]
+    lifted = []
+    for scope in (suppressions.MARKETING, *asked):
+        if suppressions.since_last_lift(connection, addr_hash, scope):
             suppressions.append(
                 connection,
-                addr_hash=person.addr_hash,
+                addr_hash=addr_hash,
                 scope=scope,
                 action="lift",
                 reason="confirmed",
                 source="confirm",
-                evidence=f"enrollment {enrollment_id}",
+                evidence=f"enrollment {request.enrollment_id}",
             )
-    if not suppressions.since_last_lift(connection, person.addr_hash, suppressions.ALL):
-        suppressions.mark_subscriber(connection, person.id, "active")
-    consents.add(
-        connection,
-        person.id,
-        request.topic.name,
-        give=True,
-        source=_source(enrollment_id),
-        wording=request.form.consent,
-        at=times.now,
-    )
-    happen.trigger(connection, versions, person.id, "form", request.form.name, times)
-    return request
+            lifted.append(scope)
+    return lifted
 
 
-def _source(enrollment_id: int) -> str:
-    return f"confirm:{enrollment_id}"
+def _keep_answers(connection: Connection, person: Subscriber, signup: Signup) -> None:
+    if signup.fields or signup.timezone:
+        subscribers.amend(connection, person.id, timezone=signup.timezone, fields=signup.fields, tags=())
+
+
+def _agree(connection: Connection, request: Request, times: Times, *, page: str, network: str) -> None:
+    signup = request.signup
+    for one in request.asked:
+        consents.add(
+            connection,
+            signup.subscriber_id,
+            one.topic,
+            give=True,
+            source=signup.source,
+            wording=one.words,
+            at=times.now,
+            asked_at=signup.asked_at,
+            confirmed_at=times.now,
+            page=signup.page or page,
+            network=signup.network or network,
+        )

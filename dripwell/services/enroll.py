@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from dripwell.content.subscribers_csv import BadRow, GoodRow
 from dripwell.core.address import address_hash, check
 from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.core.states import Reason
-from dripwell.core.tokens import LIFETIME, Purpose
-from dripwell.services import happen, leave, publish, serve
+from dripwell.services import leave, publish, signup
+from dripwell.services.joining import Joining, let_in
 from dripwell.services.versions import Versions
 from dripwell.storage import campaigns, clock, consents, enrollments, subscribers
 from dripwell.storage.clock import Times
-from dripwell.storage.database import Connection, Database
+from dripwell.storage.database import Connection
 from dripwell.storage.subscribers import Subscriber
-
-SLICE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +27,6 @@ class Consent:
     source: str
     wording: str = ""
     given_at: datetime | None = None
-
-
-@dataclass(slots=True)
-class Imported:
-    """What became of an import. Every row is in exactly one place."""
-
-    added: int = 0
-    known: int = 0
-    unsaid: int = 0  # of these, good rows that do not say whether the person is a patient
-    bad: list[BadRow] = field(default_factory=list)
-
-    @property
-    def rows(self) -> int:
-        """How many rows the file had."""
-        return self.added + self.known + len(self.bad)
 
 
 def add(
@@ -185,119 +167,13 @@ def ask_to_confirm(
         new_id=new_id,
         times=times,
         timezone=timezone,
-        fields={**(fields or {}), "form": form},
+        fields=fields,
         relationship=relationship,
         corrects=relationship is not None,
         actor=actor,
     )
-    day = int(times.wall_now.timestamp() // 86400)  # one confirmation an address a day: a form is a mail cannon
-    serve.plan_service(
-        connection,
-        campaign="confirm",
-        step_key="confirm",
-        subscriber_id=subscriber_id,
-        round=day,
-        now=times.now,
-        valid_until=times.now + LIFETIME[Purpose.CONFIRM],
-    )
+    signup.request(connection, subscriber_id, form=form, source=f"form {form}, asked by {actor}", times=times)
     return subscriber_id
-
-
-def take_in(
-    database: Database,
-    rows: Iterable[GoodRow | BadRow],
-    *,
-    consent: Consent,
-    pepper: bytes,
-    versions: Versions,
-    new_id: Callable[[], UUID],
-    tick: Callable[[int], None] = lambda _: None,
-) -> Imported:
-    """Import every good row, 500 to a transaction; bad rows are listed. Running it again adds nobody twice.
-
-    A tag in a row starts the running campaigns that it triggers; whoever was ever in one does not join it again.
-    `tick` is told how many rows have been read, for a progress bar.
-    """
-    result = Imported()
-    part: list[GoodRow] = []
-    for row in rows:
-        if isinstance(row, BadRow):
-            result.bad.append(row)
-        else:
-            result.unsaid += row.relationship == "unknown"
-            part.append(row)
-        if len(part) == SLICE:
-            _take_in_part(database, part, consent, pepper, versions, new_id, result)
-            part = []
-        tick(result.rows + len(part))
-    _take_in_part(database, part, consent, pepper, versions, new_id, result)
-    tick(result.rows)
-    return result
-
-
-def rehearse(
-    database: Database, rows: Iterable[GoodRow | BadRow], *, pepper: bytes, tick: Callable[[int], None] = lambda _: None
-) -> Imported:
-    """Say what `take_in` would do with these rows. Changes nothing."""
-    result = Imported()
-    part: list[bytes] = []
-
-    def look_up() -> None:
-        with database.snapshot() as connection:
-            known = subscribers.known(connection, part)
-        result.known += known
-        result.added += len(part) - known
-        part.clear()
-
-    for row in rows:
-        if isinstance(row, BadRow):
-            result.bad.append(row)
-        else:
-            result.unsaid += row.relationship == "unknown"
-            part.append(address_hash(pepper, row.address))
-        if len(part) == SLICE:
-            look_up()
-        tick(result.rows + len(part))
-    look_up()
-    return result
-
-
-def _take_in_part(
-    database: Database,
-    part: Sequence[GoodRow],
-    consent: Consent,
-    pepper: bytes,
-    versions: Versions,
-    new_id: Callable[[], UUID],
-    result: Imported,
-) -> None:
-    # In address order, the key they can collide on: two imports at once then wait instead of deadlocking.
-    ordered = sorted(part, key=lambda row: address_hash(pepper, row.address))
-
-    def work(connection: Connection) -> int:
-        times = clock.read(connection)
-        added = 0
-        for row in ordered:
-            subscriber_id, is_new = add(
-                connection,
-                address=row.address,
-                consent=consent,
-                pepper=pepper,
-                new_id=new_id,
-                times=times,
-                timezone=row.timezone,
-                fields=row.fields,
-                tags=row.tags,
-                relationship=row.relationship,
-            )
-            for name in row.tags:
-                happen.trigger(connection, versions, subscriber_id, "tag", name, times)
-            added += is_new
-        return added
-
-    added = database.retrying(work)
-    result.added += added
-    result.known += len(part) - added
 
 
 def find(connection: Connection, address: str, pepper: bytes) -> Subscriber:
@@ -309,20 +185,26 @@ def find(connection: Connection, address: str, pepper: bytes) -> Subscriber:
 
 
 def enroll(connection: Connection, name: str, subscriber_ids: Sequence[int], *, actor: str) -> int:
-    """Enroll these people in a running campaign. Returns how many joined; who was ever in it is left as they are."""
+    """Enroll these people in a running campaign. Returns how many joined; see `enroll_each`."""
+    return len(enroll_each(connection, Versions(), name, subscriber_ids, actor=actor).joined)
+
+
+def enroll_each(
+    connection: Connection, versions: Versions, name: str, subscriber_ids: Sequence[int], *, actor: str
+) -> Joining:
+    """Enroll those of these people in a running campaign who may join, and say of the others why not.
+
+    Nobody joins whom its audience leaves out, or who was in it before, unless its `reenter` lets them in again. Raises
+    NotFoundError when there is no such campaign, RefusedError when it does not run.
+    """
     row = publish.existing(connection, name, lock=True)
     if row.state != "running" or row.version_id is None:
         raise RefusedError(f"{name} is {row.state}, so nobody can join: dripwell start {name}")
-    new = enrollments.add(
-        connection,
-        subscriber_ids=subscriber_ids,
-        campaign_id=row.id,
-        version_id=row.version_id,
-        now=clock.read(connection).now,
-    )
-    campaigns.add_activity(connection, actor=actor, action="enrolled", about=name, detail={"people": len(new)})
+    joining = let_in(connection, versions.published(connection, row.version_id), subscriber_ids, clock.read(connection))
+    people = {"people": len(joining.joined)}
+    campaigns.add_activity(connection, actor=actor, action="enrolled", about=name, detail=people)
     campaigns.ring(connection, "plan")
-    return len(new)
+    return joining
 
 
 def refuse_unwilling(connection: Connection, people: Sequence[Subscriber], topic: str) -> None:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
+from operator import attrgetter
 from zoneinfo import ZoneInfo
 
 from dripwell.content.render import Person, Skeleton
 from dripwell.core.campaign import Site
-from dripwell.core.tokens import Keys, Purpose, sign
+from dripwell.core.tokens import Keys, Purpose, signer
+from dripwell.services import confirm
 from dripwell.services.versions import Published
-from dripwell.storage import bookings
+from dripwell.storage import bookings, signups
 from dripwell.storage.bookings import Booking
 from dripwell.storage.database import Connection
 from dripwell.storage.messages import Addressee
+from dripwell.storage.signups import Signup
 
 REVISIONS = 1000
 """A booking email's round is booking id x 1,000 + revision: each change of a call has emails of its own."""
 
-_BY_MESSAGE = frozenset({Purpose.CLICK, Purpose.VIEW, Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.BOOK})
+_MESSAGE: Callable[[Addressee], int] = attrgetter("id")
+_IDENTITY: Mapping[Purpose, Callable[[Addressee], int]] = {
+    Purpose.CLICK: _MESSAGE,
+    Purpose.VIEW: _MESSAGE,
+    Purpose.UNSUBSCRIBE: _MESSAGE,
+    Purpose.PREFERENCES: _MESSAGE,
+    Purpose.BOOK: _MESSAGE,
+    Purpose.KEEP: _MESSAGE,
+    Purpose.CONFIRM: attrgetter("enrollment_id"),
+    Purpose.CALL: lambda addressee: addressee.round // REVISIONS,
+}
+"""The id that a word in an email carries, by its purpose."""
 ALL_PURPOSES = frozenset(Purpose)
 
 
@@ -39,20 +53,23 @@ def purposes_of(skeleton: Skeleton | None, *, marketing: bool) -> frozenset[Purp
     return frozenset(used | {Purpose.UNSUBSCRIBE} if marketing else used)
 
 
-def person(
-    published: Published,
-    keys: Keys,
-    addressee: Addressee,
-    extra: Mapping[str, str],
-    wall_now: datetime,
-    purposes: frozenset[Purpose] = ALL_PURPOSES,
-) -> Person:
-    """One addressee's values for rendering, with words for the links of these purposes. They carry opaque ids only."""
-    words = {one.value: sign(keys, one, addressee.id, wall_now) for one in purposes if one in _BY_MESSAGE}
-    if Purpose.CONFIRM in purposes:
-        words[Purpose.CONFIRM.value] = sign(keys, Purpose.CONFIRM, addressee.enrollment_id, wall_now)
-    if Purpose.CALL in purposes:
-        words[Purpose.CALL.value] = sign(keys, Purpose.CALL, addressee.round // REVISIONS, wall_now)
+Signers = Mapping[str, Callable[[Addressee], str]]
+"""By purpose, what makes one addressee's word for its links."""
+
+
+def signers(keys: Keys, wall_now: datetime, purposes: Iterable[Purpose] = ALL_PURPOSES) -> Signers:
+    """What signs the words of these purposes. Made once for everybody in a call."""
+    return {purpose.value: _signer(keys, purpose, wall_now) for purpose in purposes if purpose in _IDENTITY}
+
+
+def _signer(keys: Keys, purpose: Purpose, wall_now: datetime) -> Callable[[Addressee], str]:
+    word, identity = signer(keys, purpose, wall_now), _IDENTITY[purpose]
+    return lambda addressee: word(identity(addressee))
+
+
+def person(published: Published, addressee: Addressee, extra: Mapping[str, str], signers: Signers) -> Person:
+    """One addressee's values for rendering, with words for the links of these signers. They carry opaque ids only."""
+    words = {purpose: word(addressee) for purpose, word in signers.items()}
     zone = ZoneInfo(published.site.clinic.timezone)
     fields = {name: str(value) for name, value in addressee.fields.items()}
     fields["email"] = addressee.address
@@ -65,7 +82,8 @@ def extras(
     """What the service emails of these messages tell beyond the person, by message id."""
     name = published.campaign.name
     if name == "confirm":
-        return {a.id: _asked_for(published.site, a) for a in addressees}
+        requests = signups.of_mails(connection, [a.enrollment_id for a in addressees])
+        return {a.id: _asked_for(published.site, requests.get(a.enrollment_id)) for a in addressees}
     if name == "booking":
         found: dict[int, dict[str, str]] = {}
         for addressee in addressees:
@@ -92,10 +110,13 @@ def call(booking: Booking) -> dict[str, str]:
     }
 
 
-def _asked_for(site: Site, addressee: Addressee) -> dict[str, str]:
-    form = next((form for form in site.forms if form.name == addressee.fields.get("form")), None)
-    topic = site.topic(form.topic) if form else (site.topics[0] if site.topics else None)
-    return {"topic_title": topic.title if topic else "", "topic_about": topic.about if topic else ""}
+def _asked_for(site: Site, request: Signup | None) -> dict[str, str]:
+    asked = confirm.asked_for(request, site) if request is not None else ()
+    topics = [topic for one in asked if (topic := site.topic(one.topic)) is not None] or list(site.topics[:1])
+    return {
+        "topic_title": "” and “".join(topic.title for topic in topics),  # the email puts the outer quotes
+        "topic_about": topics[0].about if topics else "",
+    }
 
 
 def long_date(moment: datetime) -> str:

@@ -11,12 +11,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dripwell.core.bounces import WITHIN, is_gone, is_mailbox_unavailable
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.core.states import DELIVERY_PRECEDENCE, MessageState, delivery_after
 from dripwell.delivery.provider import EventDoor, ProviderEvent
-from dripwell.services import resolve
-from dripwell.storage import audit, batches, campaigns, clock, enrollments, events, leaving, messages, outcomes
+from dripwell.services import leave, resolve
+from dripwell.storage import (
+    audit,
+    batches,
+    campaigns,
+    clock,
+    enrollments,
+    events,
+    leaving,
+    messages,
+    outcomes,
+    turned_away,
+)
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database, lost_race
 
@@ -34,6 +46,7 @@ _SUPPRESSES = {
 }
 _BY_ADDRESS = frozenset({"bounced", "dropped", "complained", "unsubscribed"})
 """What counts even when it carries no ids of ours: asynchronous bounces come without any (rules 2.5)."""
+_SAID = leave.PROVIDER
 _OPEN = frozenset({MessageState.PLANNED, MessageState.IN_BATCH, MessageState.HELD})
 """States of a message that its enrollment waits for."""
 
@@ -56,6 +69,19 @@ class _About:
         if self.event.kind == "bounced" and self.event.hard:
             return "all", "undeliverable", "undeliverable"
         return _SUPPRESSES.get(self.event.kind)
+
+    @property
+    def source(self) -> str:
+        """Whose word that is: a person's own mail, or the provider's event."""
+        return leave.REPLY if self.event.kind == "unsubscribed" and self.event.detail.get("form") == "reply" else _SAID
+
+    @property
+    def shut(self) -> bool:
+        """A bounce that is about this person's mailbox, which may open again."""
+        if self.event.kind != "bounced" or self.event.hard or self.message_id is None:
+            return False
+        told = self.event.detail
+        return is_mailbox_unavailable(str(told.get("bounce_classification") or ""), str(told.get("status") or ""))
 
 
 def ingest(
@@ -152,7 +178,9 @@ def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: H
         connection,
         batch_ids=unresolved,
         late=[id for id in unresolved if batches_known[id].state == "DONE"],
-        subscriber_ids=sorted({one.subscriber_id for one in told if one.suppresses and one.subscriber_id is not None}),
+        subscriber_ids=sorted(
+            {one.subscriber_id for one in told if (one.suppresses or one.shut) and one.subscriber_id is not None}
+        ),
     )
     for batch_id in unresolved:
         evidence = next(one.event.kind for one in told if one.proves and one.batch_id == batch_id)
@@ -166,6 +194,7 @@ def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: H
                 after[one.message_id] = moved
     events.move_delivery(connection, after, DELIVERY_PRECEDENCE)
     _suppress(connection, fresh, times)
+    _suppress_shut(connection, fresh, times)
     for one in fresh:
         if one.event.kind == "account":
             _account(connection, one.event)
@@ -290,13 +319,26 @@ def _account(connection: Connection, event: ProviderEvent) -> None:
 
 def _suppress(connection: Connection, fresh: Iterable[_About], times: Times) -> None:
     """Whoever complained, left or is gone: once each, in the order everybody locks in."""
-    wanted: dict[tuple[int, tuple[str, str, str]], ProviderEvent] = {}
+    wanted: dict[tuple[int, tuple[str, str, str], str], ProviderEvent] = {}
     for one in fresh:
         if one.suppresses is not None and one.subscriber_id is not None:
-            wanted.setdefault((one.subscriber_id, one.suppresses), one.event)
+            wanted.setdefault((one.subscriber_id, one.suppresses, one.source), one.event)
     rows = [
-        leaving.Leaving(subscriber_id, scope, reason, "provider", event.event_id or event.dedupe, state)
-        for (subscriber_id, (scope, reason, state)), event in sorted(wanted.items(), key=lambda pair: pair[0])
+        leaving.Leaving(subscriber_id, scope, reason, source, event.event_id or event.dedupe, state)
+        for (subscriber_id, (scope, reason, state), source), event in sorted(wanted.items(), key=lambda pair: pair[0])
+    ]
+    leaving.suppress(connection, rows, now=times.now)
+
+
+def _suppress_shut(connection: Connection, fresh: Iterable[_About], times: Times) -> None:
+    """Whose mailbox stayed shut for the third email (rules 2.6); `take_in` holds their enrollments already."""
+    people = sorted({one.subscriber_id for one in fresh if one.shut and one.subscriber_id is not None})
+    histories = turned_away.history(connection, people, times.now, WITHIN)
+    evidence = "the mailbox was unavailable for three emails in 30 days"
+    rows = [
+        leaving.Leaving(who, "all", "undeliverable", leave.SOFT_BOUNCES, evidence, "undeliverable")
+        for who in people
+        if is_gone(histories.get(who, ()), times.now)
     ]
     leaving.suppress(connection, rows, now=times.now)
 

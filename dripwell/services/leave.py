@@ -12,10 +12,17 @@ from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
 from dripwell.storage.journal import Journal, Left
+from dripwell.storage.leaving import Unwanted
+
+__all__ = ["Unwanted", "suppress", "suppress_addresses"]
 
 UNDO_WITHIN = timedelta(hours=24)
 PAGE = "page"
 """`source` of what a person did with a link of ours, on the page or by the mail program's button."""
+PROVIDER = "provider"
+"""`source` of what the provider's events say: complaints, hard bounces, its own unsubscribes."""
+REPLY, STAFF, IMPORT, SYNC, SOFT_BOUNCES = "reply", "staff", "import", "provider-sync", "soft-bounces"
+"""The other sources: a mailed "unsubscribe", an operator, a file, the provider's lists, a mailbox that stays shut."""
 _LOOK_BACK = 7
 """Days of the ledger that are journaled when nobody knows which rows are: at the first start, and after a restore."""
 _STATES = {"unsubscribed": "unsubscribed", "complained": "unsubscribed", "undeliverable": "undeliverable"}
@@ -42,6 +49,57 @@ def suppress(
     if seq is None:
         raise NotFoundError(f"there is no subscriber {subscriber_id}")
     return seq
+
+
+def suppress_addresses(
+    connection: Connection, rows: Sequence[Unwanted], *, source: str, times: Times
+) -> list[tuple[bytes, str]]:
+    """Stop everything in these scopes for these addresses, whether or not anybody here has them; a few thousand a call.
+
+    What the same source said for the same reason, and still stands, is not written again. People who are known leave
+    their series in this transaction, with the same rules as by `suppress`. Call it last in a transaction that locks:
+    it takes the enrollments of all these people, by id, then their messages. Returns the members that are new, to tell
+    `Fast.add` after the commit. A suppression may be repeated by anybody; it is never a reason to lift another one.
+    """
+    wanted = list({(row.addr_hash, row.scope, row.reason): row for row in rows}.values())
+    people = leaving.people_of(connection, [row.addr_hash for row in wanted])
+    leaving.lock_open(connection, list(people.values()))
+    fresh = leaving.unsaid(connection, wanted, source)
+    known = [row for row in fresh if row.addr_hash in people]
+    leaving.suppress(
+        connection,
+        [
+            leaving.Leaving(people[row.addr_hash], row.scope, row.reason, source, row.evidence, _STATES[row.reason])
+            for row in known
+        ],
+        now=times.now,
+    )
+    leaving.write(connection, [row for row in fresh if row.addr_hash not in people], source)
+    return sorted({(row.addr_hash, row.scope) for row in fresh})
+
+
+def lift_by_opt_in(
+    connection: Connection, *, addr_hash: bytes, topic: str, campaigns: Sequence[str], evidence: str
+) -> list[tuple[bytes, str]]:
+    """A fresh confirmed opt-in: marketing, its topic and the campaigns its form starts may be mailed again.
+
+    `all` stays: a dead address, a complaint or "never again" is no matter of a form. Writes a row only where something
+    stands, and brings no series back. Returns what was lifted, to tell `Fast.remove` after the commit.
+    """
+    lifted = []
+    for scope in (suppressions.MARKETING, f"topic:{topic}", *(f"campaign:{name}" for name in sorted(set(campaigns)))):
+        if suppressions.since_last_lift(connection, addr_hash, scope):
+            suppressions.append(
+                connection,
+                addr_hash=addr_hash,
+                scope=scope,
+                action="lift",
+                reason="confirmed",
+                source="confirm",
+                evidence=evidence,
+            )
+            lifted.append((addr_hash, scope))
+    return lifted
 
 
 def end(connection: Connection, *, enrollment_ids: Sequence[int], reason: str, times: Times, actor: str) -> int:

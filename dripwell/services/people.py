@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dripwell.core.campaign import Campaign, Site
-from dripwell.core.conditions import Facts
+from dripwell.core.clicks import by_a_person
+from dripwell.core.conditions import Asked, Facts, InSegment, asked
 from dripwell.core.journey import Passage, Person
 from dripwell.core.states import Reason
 from dripwell.services.versions import Published
@@ -41,7 +42,7 @@ class _Around:
     """Everything that was read about a set of people, each part by subscriber id but the ledger's reasons."""
 
     someone: Mapping[int, Someone]
-    topics: Mapping[int, frozenset[str]]
+    facts: Mapping[int, Facts]
     accepted: Mapping[int, Acceptances]
     open_messages: Mapping[int, int]
     events: Mapping[int, Mapping[str, datetime]]
@@ -58,8 +59,13 @@ def read(
     has to be read.
     """
     ids = sorted({due.subscriber_id for due in dues})
+    rules = [_asked(one.site, one.campaign) for one in newest.values()]
     around = _read(
-        connection, ids, now, active_in=any(_asks_active_in(one.site, one.campaign) for one in newest.values())
+        connection,
+        ids,
+        now,
+        active_in=any(_asks_active_in(one.site, one.campaign) for one in newest.values()),
+        needed=Asked(clicks=any(one.clicks for one in rules), joined=any(one.joined for one in rules)),
     )
     scopes = {
         campaign_id: suppressions.binding_scopes(marketing=True, topic=one.campaign.topic, campaign=one.campaign.name)
@@ -75,18 +81,70 @@ def read(
     }
 
 
-def _read(connection: Connection, ids: Sequence[int], now: datetime, *, active_in: bool) -> _Around:
+def _read(connection: Connection, ids: Sequence[int], now: datetime, *, active_in: bool, needed: Asked) -> _Around:
     someone = surroundings.someone(connection, ids)
     hashes = [one.addr_hash for one in someone.values() if one.addr_hash is not None]
+    events = surroundings.events(connection, ids)
     return _Around(
         someone=someone,
-        topics=consents.topics(connection, ids),
+        facts=_facts(connection, someone, events, needed, now),
         accepted=surroundings.acceptances(connection, ids, now - LOOK_BACK),
         open_messages=surroundings.open_messages(connection, ids),
-        events=surroundings.events(connection, ids),
+        events=events,
         active_in=surroundings.active_in(connection, ids) if active_in else {},
         reasons=suppressions.reasons(connection, hashes),
     )
+
+
+def facts(connection: Connection, subscriber_ids: Sequence[int], needed: Asked, now: datetime) -> dict[int, Facts]:
+    """What conditions may ask about these people at `now` (campaign time), by id: all that `needed` names."""
+    someone = surroundings.someone(connection, subscriber_ids)
+    events = surroundings.events(connection, subscriber_ids) if needed.events else {}
+    return _facts(connection, someone, events, needed, now)
+
+
+def _facts(
+    connection: Connection,
+    someone: Mapping[int, Someone],
+    events: Mapping[int, Mapping[str, datetime]],
+    needed: Asked,
+    now: datetime,
+) -> dict[int, Facts]:
+    ids = list(someone)
+    topics = consents.topics(connection, ids)
+    joined = surroundings.joined(connection, ids) if needed.joined else {}
+    clicks = _clicks(connection, ids) if needed.clicks else {}
+    return {
+        who: Facts(
+            fields=one.fields,
+            tags=frozenset(one.tags),
+            topics=topics.get(who, frozenset()),
+            events=events.get(who, {}),
+            clicks=clicks.get(who, {}),
+            joined_at=joined.get(who),
+            now=now,
+        )
+        for who, one in someone.items()
+    }
+
+
+def _clicks(connection: Connection, ids: Sequence[int]) -> dict[int, dict[tuple[str, str], datetime]]:
+    found: dict[int, dict[tuple[str, str], datetime]] = {}
+    for read in surroundings.clicks(connection, ids):
+        newest = max((click.at for click in by_a_person(read.clicks)), default=None)
+        if newest is not None:
+            theirs = found.setdefault(read.subscriber_id, {})
+            place = (read.campaign, read.step_key)  # the same in every round
+            theirs[place] = max(newest, theirs.get(place, newest))
+    return found
+
+
+def _asked(site: Site, campaign: Campaign) -> Asked:
+    """What the rules of a campaign ask about people: most ask nothing that has to be read for them."""
+    suppressed = [rule.value for rule in (*site.suppress, *campaign.suppress) if rule.kind == "segment"]
+    left = [rule.value for rule in campaign.exits if rule.kind in ("segment", "left_segment")]
+    named = [InSegment(str(name)) for name in (*suppressed, *left)]
+    return asked(named, {segment.name: segment.when for segment in site.segments})
 
 
 def _asks_active_in(site: Site, campaign: Campaign) -> bool:
@@ -102,7 +160,7 @@ def _person(due: Due, around: _Around, scopes: Sequence[str], now: datetime) -> 
     events = around.events.get(who)
     return Person(
         timezone=someone.timezone,
-        facts=Facts(someone.fields, frozenset(someone.tags), around.topics.get(who, frozenset())),
+        facts=around.facts[who],
         may_receive=someone.state == "active",
         suppressed_for=_suppressed_for(someone, around.reasons, scopes),
         paused_until=someone.paused_until,

@@ -78,13 +78,19 @@ def save(
     pace: str,
     paused_until: datetime | None,
     times: Times,
-) -> None:
-    """Keep these choices; they count from now on. `pace` is planned or weekly.
+    page: str = "",
+    network: str = "",
+) -> bool:
+    """Keep these choices; they count from now on, also for emails that are planned. `pace` is planned or weekly.
 
-    A topic given up ends its series; a topic taken on again starts none by itself. Somebody who has unsubscribed is not
-    brought back by this.
+    `page` and `network` (truncated) say where they were made; the ledger keeps both. A topic given up ends its
+    series; a topic taken on again starts none by itself. Somebody who has unsubscribed is not brought back by this.
+    False, with nothing kept, for a person who was erased meanwhile.
     """
-    suppressions.lock_in_scope(connection, subscriber_id, suppressions.MARKETING)  # all at once, by id: no deadlocks
+    # All at once, by id: no deadlocks. It also waits for a planner that has read the old wish about one of them.
+    suppressions.lock_in_scope(connection, subscriber_id, suppressions.MARKETING)
+    if not clicks.set_pace(connection, subscriber_id, pace, paused_until):
+        return False
     before = set(consents.given(connection, subscriber_id))
     for topic in site.topics:
         wants = topic.name in topics
@@ -92,14 +98,35 @@ def save(
             continue
         wording = f"{topic.title}. {topic.about}"
         consents.add(
-            connection, subscriber_id, topic.name, give=wants, source="preferences", wording=wording, at=times.now
+            connection,
+            subscriber_id,
+            topic.name,
+            give=wants,
+            source="preferences",
+            wording=wording,
+            at=times.now,
+            page=page,
+            network=network,
         )
         if not wants:
             ends = [one.id for one in clicks.series(connection, subscriber_id) if one.topic == topic.name]
             leave.end(connection, enrollment_ids=ends, reason=Reason.NO_CONSENT, times=times, actor=_ACTOR)
     clicks.look_again(connection, subscriber_id, times.now)
-    clicks.set_pace(connection, subscriber_id, pace, paused_until)
     campaigns.ring(connection, "plan")
+    return True
+
+
+def resume(connection: Connection, *, subscriber_id: int, times: Times) -> bool:
+    """End this person's pause now; False when they are not paused.
+
+    Everything that waited is decided anew, one email at a time: the gap and the limits hold as always.
+    """
+    suppressions.lock_in_scope(connection, subscriber_id, suppressions.MARKETING)
+    if not clicks.end_pause(connection, subscriber_id, times.now):
+        return False
+    clicks.look_again(connection, subscriber_id, times.now)
+    campaigns.ring(connection, "plan")
+    return True
 
 
 def stop_series(connection: Connection, *, subscriber_id: int, enrollment_id: int, times: Times) -> bool:

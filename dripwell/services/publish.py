@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,13 +17,15 @@ from dripwell.content.problems import Problem
 from dripwell.content.render import service_campaign, step_links
 from dripwell.core.address import check
 from dripwell.core.campaign import Campaign, Site
+from dripwell.core.conditions import in_words
 from dripwell.core.errors import ContentError, NotFoundError, RefusedError
 from dripwell.core.states import Reason
-from dripwell.services import leave
+from dripwell.services import audience, leave
 from dripwell.services.versions import SERVICE_LANES, Published, Versions
 from dripwell.storage import campaigns, clock, enrollments, reports, subscribers
 from dripwell.storage.campaigns import CampaignRow
 from dripwell.storage.database import Connection
+from dripwell.storage.segments import Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Plan:
     content_hash: str
     approval: str | None
     approved: bool
+    audience: str | None = None  # who may join, in words; None: everybody the trigger happens to
+    admits: Count | None = None  # how many that would be now
 
     @property
     def id(self) -> str:
@@ -129,7 +133,8 @@ def plan(connection: Connection, sources: Mapping[str, str], name: str, *, live:
     site, campaign, problems = check_files(sources, name, live=live)
     today = clock.read(connection).now.astimezone(ZoneInfo(site.clinic.timezone)).date()
     problems += tuple(far_warm_up(sources, site, today))
-    return _compared(connection, sources, name, campaign, problems, versions)
+    made = _compared(connection, sources, name, campaign, problems, versions)
+    return replace(made, admits=audience.size(connection, site, campaign, clock.read(connection)))
 
 
 def _compared(
@@ -167,6 +172,7 @@ def _compared(
         content_hash=content_hash,
         approval=campaign.approval,
         approved=approved,
+        audience=None if campaign.audience is None else in_words(campaign.audience),
     )
 
 

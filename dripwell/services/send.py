@@ -20,7 +20,6 @@ from dripwell.content.staging import first_last_and_one_more, same_as_reference
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import ContentError, UnavailableError
 from dripwell.core.pace import group_of
-from dripwell.core.tokens import Purpose
 from dripwell.delivery.provider import Envelope, Mailing, Outcome
 from dripwell.services import facts, resolve
 from dripwell.services.claim import claim
@@ -200,10 +199,11 @@ def render(sender: Sender, batch: Batch) -> Letters | None:
     envelopes: dict[int, Envelope] = {}
     failed: list[int] = []
     purposes = facts.purposes_of(skeleton, marketing=batch.marketing)
+    signers = facts.signers(sender.keys, batch.claimed_at, purposes)
     for addressee in batch.addressees:
         if not addressee.address:
             continue  # erased since it was planned; the final check says so in the record
-        person = _person(sender, batch, addressee, purposes)
+        person = _person(batch, addressee, signers)
         try:
             if skeleton is not None:
                 subject, text, html = skeleton.subject, skeleton.text, skeleton.html
@@ -237,9 +237,10 @@ def agrees(sender: Sender, batch: Batch, letters: Letters) -> bool:
     """
     if batch.variant is None or not batch.staged.is_time_to_compare(batch.variant):
         return True
+    signers = facts.signers(sender.keys, batch.claimed_at)
     for addressee in first_last_and_one_more([a for a in batch.addressees if a.id in letters.envelopes]):
         values = letters.envelopes[addressee.id].substitutions
-        person = _person(sender, batch, addressee, facts.ALL_PURPOSES)
+        person = _person(batch, addressee, signers)
         if not same_as_reference(batch.staged, batch.variant, values, person):
             _stop(sender, batch, f"staged wrongly for message {addressee.id}")
             return False
@@ -253,9 +254,8 @@ def _stop(sender: Sender, batch: Batch, reason: str) -> None:
         pause(connection, batch, reason[:500])
 
 
-def _person(sender: Sender, batch: Batch, addressee: Addressee, purposes: frozenset[Purpose]) -> Person:
-    extra = batch.extras.get(addressee.id, {})
-    return facts.person(batch.published, sender.keys, addressee, extra, batch.claimed_at, purposes)
+def _person(batch: Batch, addressee: Addressee, signers: facts.Signers) -> Person:
+    return facts.person(batch.published, addressee, batch.extras.get(addressee.id, {}), signers)
 
 
 def take_tokens(sender: Sender, batch: Batch, weight: int) -> bool:

@@ -21,6 +21,9 @@ from dripwell.storage.journal import Journal
 from dripwell.storage.limiter import Limiter
 from dripwell.storage.messages import Addressee
 
+STAYING = "keep"
+"""The service campaign that asks who has long been silent whether they want to stay."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:
@@ -77,6 +80,7 @@ class Batch:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The suppressions that bind here."""
+        """The suppressions that bind here. Whoever has left is not asked whether they want to stay, either."""
         campaign = self.published.campaign
-        return suppressions.binding_scopes(marketing=self.marketing, topic=campaign.topic, campaign=campaign.name)
+        marketing = self.marketing or campaign.name == STAYING
+        return suppressions.binding_scopes(marketing=marketing, topic=campaign.topic, campaign=campaign.name)

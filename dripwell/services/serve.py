@@ -21,8 +21,10 @@ def plan_service(
     round: int,
     now: datetime,
     valid_until: datetime | None = None,
-) -> None:
+) -> int:
     """Plan one service email (confirm, booking, notice) in the caller's transaction, and ring its lane on commit.
+
+    Returns the enrollment it is mailed in.
 
     `round` counts the request or booking: the same round and step never makes a second message.
     """
@@ -52,3 +54,4 @@ def plan_service(
         ],
     )
     campaigns.ring(connection, lane)
+    return enrollment_id

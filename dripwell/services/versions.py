@@ -17,7 +17,7 @@ from dripwell.core.errors import NotFoundError
 from dripwell.storage import campaigns
 from dripwell.storage.database import Connection
 
-SERVICE_LANES: Mapping[str, str] = {"confirm": "confirm", "booking": "booking", "notice": "booking"}
+SERVICE_LANES: Mapping[str, str] = {"confirm": "confirm", "booking": "booking", "notice": "booking", "keep": "confirm"}
 """The built-in service campaigns and the lane each is mailed in."""
 KEPT = 200
 """Staged emails a process keeps, about 100 KB a variant; the one that was used longest ago goes first."""
@@ -113,10 +113,10 @@ class Versions:
 def _parse(sources: tuple[tuple[str, str], ...], name: str) -> tuple[Site, Campaign]:
     mapping = dict(sources)
     if name in SERVICE_LANES:
-        site, problems = load_site(mapping)
+        site, problems = load_site(mapping, stored=True)
         campaign: Campaign | None = service_campaign(mapping, name)
     else:
-        loaded = load(mapping, name)
+        loaded = load(mapping, name, stored=True)
         site, campaign, problems = loaded.site, loaded.campaign, loaded.problems
     if site is None or campaign is None:
         first = problems[0].text if problems else "unreadable"

@@ -34,5 +34,5 @@ def html(connection: Connection, *, message_id: int, versions: Versions, keys: K
         timezone=origin.timezone,
         joined_at=origin.enrollment_joined_at,
     )
-    person = facts.person(published, keys, addressee, {}, clock.read(connection).wall_now)
+    person = facts.person(published, addressee, {}, facts.signers(keys, clock.read(connection).wall_now))
     return render_step(published.sources, published.site, published.campaign, origin.step_key, person).html

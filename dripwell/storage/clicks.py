@@ -131,16 +131,34 @@ def series(connection: Connection, subscriber_id: int) -> list[Series]:
     return [Series(**row._mapping) for row in connection.execute(_SERIES, {"subscriber_id": subscriber_id})]
 
 
-_SET_PACE = text("UPDATE subscriber SET pace = :pace, paused_until = :paused_until WHERE id = :subscriber_id")
+# set_pace: nobody's who was erased.
+_SET_PACE = text("""
+UPDATE subscriber SET pace = :pace, paused_until = :paused_until
+ WHERE id = :subscriber_id AND state <> 'erased'
+""")
 
 
-def set_pace(connection: Connection, subscriber_id: int, pace: str, paused_until: datetime | None) -> None:
-    """How often the person wants to hear from us, and until when not at all (campaign time)."""
-    connection.execute(_SET_PACE, {"subscriber_id": subscriber_id, "pace": pace, "paused_until": paused_until})
+def set_pace(connection: Connection, subscriber_id: int, pace: str, paused_until: datetime | None) -> bool:
+    """How often the person wants to hear from us, and until when not at all (campaign time). False: they are erased."""
+    values = {"subscriber_id": subscriber_id, "pace": pace, "paused_until": paused_until}
+    return connection.execute(_SET_PACE, values).rowcount == 1
+
+
+# end_pause: of somebody who is paused still.
+_END_PAUSE = text("""
+UPDATE subscriber SET paused_until = NULL
+ WHERE id = :subscriber_id AND state <> 'erased' AND paused_until > :now
+""")
+
+
+def end_pause(connection: Connection, subscriber_id: int, now: datetime) -> bool:
+    """End a pause before its day; False when there is none at `now` (campaign time)."""
+    return connection.execute(_END_PAUSE, {"subscriber_id": subscriber_id, "now": now}).rowcount == 1
 
 
 # wake_waiting, wake_planned: everything this person waits for is decided anew; a planned message stays where it is, but
-# it is stale from now on, so that no sender takes it before the planner has looked (T16).
+# it is stale from now on, so that no sender takes it before the planner has looked (T16). What a batch holds is stale
+# for ever: its final check leaves it out (T7), and should the batch come back, it is decided again as well.
 _WAKE_WAITING = text("""
 UPDATE enrollment SET next_due_at = :now
  WHERE id IN (SELECT id FROM enrollment
@@ -148,10 +166,12 @@ UPDATE enrollment SET next_due_at = :now
                ORDER BY id FOR UPDATE)
 """)
 _WAKE_PLANNED = text("""
-UPDATE message SET fresh_until = :now, updated_at = wall()
+UPDATE message
+   SET fresh_until = CASE WHEN state = 'PLANNED' THEN CAST(:now AS timestamptz) ELSE '-infinity' END,
+       updated_at = wall()
  WHERE id IN (SELECT id FROM message
-               WHERE subscriber_id = :subscriber_id AND state = 'PLANNED' AND lane IN ('drip', 'newsletter')
-                 AND fresh_until > :now
+               WHERE subscriber_id = :subscriber_id AND state IN ('PLANNED', 'IN_BATCH')
+                 AND lane IN ('drip', 'newsletter') AND fresh_until > :now
                ORDER BY id FOR UPDATE)
 """)
 

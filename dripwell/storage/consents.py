@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import text
 
+from dripwell.core.agreement import version_of
 from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
+# keep_words: the same words are one row for ever. Two writers of new words at once are both content with one row.
+_KEEP_WORDS = text("""
+INSERT INTO wording (version, words)
+SELECT :version, :words
+ WHERE NOT EXISTS (SELECT FROM wording WHERE version = :version)
+    ON CONFLICT (version) DO NOTHING
+""")
+
+
+def keep_words(connection: Connection, words: str) -> str | None:
+    """Keep these words and return their version; None for no words. Whoever writes consents in bulk calls it once."""
+    if not words:
+        return None
+    version = version_of(words)
+    connection.execute(_KEEP_WORDS, {"version": version, "words": words})
+    return version
+
+
 # add: one more row; what a person said before stays.
 _ADD = text("""
-INSERT INTO consent (subscriber_id, topic, action, source, wording, given_at)
-VALUES (:subscriber_id, :topic, :action, :source, :wording, :at)
+INSERT INTO consent (subscriber_id, topic, action, source, wording_version, given_at, asked_at, confirmed_at, page,
+                     network)
+VALUES (:subscriber_id, :topic, :action, :source, :version, :at, :asked_at, :confirmed_at, :page, :network)
 """)
 
 
 def add(
-    connection: Connection, subscriber_id: int, topic: str, *, give: bool, source: str, wording: str, at: datetime
+    connection: Connection,
+    subscriber_id: int,
+    topic: str,
+    *,
+    give: bool,
+    source: str,
+    wording: str,
+    at: datetime,
+    asked_at: datetime | None = None,
+    confirmed_at: datetime | None = None,
+    page: str = "",
+    network: str = "",
 ) -> None:
-    """Record that the person gave or withdrew consent to `topic`, at campaign time `at`, in these words."""
+    """Record that the person gave or withdrew consent to `topic`, at campaign time `at`, in these words.
+
+    `asked_at` and `confirmed_at` are those of a double opt-in, in campaign time; `page` is the address of the page
+    they said it on, `network` the truncated address they said it from. Empty: it was not said over the web.
+    """
     connection.execute(
         _ADD,
         {
@@ -29,8 +64,12 @@ def add(
             "topic": topic,
             "action": "give" if give else "withdraw",
             "source": source,
-            "wording": wording,
+            "version": keep_words(connection, wording),
             "at": at,
+            "asked_at": asked_at,
+            "confirmed_at": confirmed_at,
+            "page": page,
+            "network": network,
         },
     )
 
@@ -101,15 +140,40 @@ def with_topic(connection: Connection, topic: str) -> list[int]:
     return list(connection.execute(_WITH_TOPIC, {"topic": topic}).scalars())
 
 
-# consents: everything one person ever said, in order.
-_CONSENTS = text("""
-SELECT topic, action, source, wording, given_at
-  FROM consent
- WHERE subscriber_id = :subscriber_id
- ORDER BY id
+@dataclass(frozen=True, slots=True)
+class ConsentRow:
+    """One row of the consent ledger: who is known by whose ledger it is.
+
+    `at`, `asked_at` and `confirmed_at` are campaign time, `recorded_at` is wall time. `version` is that of `wording`,
+    None when nobody kept the words. `page` and `network` are empty for what was not said over the web.
+    """
+
+    topic: str
+    action: str  # give or withdraw
+    source: str
+    wording: str
+    version: str | None
+    at: datetime
+    asked_at: datetime | None
+    confirmed_at: datetime | None
+    page: str
+    network: str
+    recorded_at: datetime
+
+
+# ledger: everything one person ever said, in order, with the words.
+_LEDGER = text("""
+SELECT consent.topic, consent.action, consent.source, coalesce(wording.words, consent.wording) AS wording,
+       consent.wording_version AS version, consent.given_at AS at, consent.asked_at, consent.confirmed_at,
+       consent.page, consent.network, consent.recorded_at
+  FROM consent LEFT JOIN wording ON wording.version = consent.wording_version
+ WHERE consent.subscriber_id = :subscriber_id
+ ORDER BY consent.id
 """)
 
 
-def consents(connection: Connection, subscriber_id: int) -> list[Any]:
-    """Every consent row of one person, oldest first: topic, action, source, wording, given_at."""
-    return list(connection.execute(_CONSENTS, {"subscriber_id": subscriber_id}))
+def ledger(connection: Connection, subscriber_id: int) -> list[ConsentRow]:
+    """Every consent row of one person, oldest first."""
+    rows = [ConsentRow(**row._mapping) for row in connection.execute(_LEDGER, {"subscriber_id": subscriber_id})]
+    # Rows older than the table of wordings carry the words themselves; a version is a hash, so they have one too.
+    return [replace(row, version=version_of(row.wording)) if row.wording and not row.version else row for row in rows]

@@ -113,6 +113,8 @@ def lost_race(error: Exception) -> bool:
 
 def is_usable(connection: Connection) -> bool:
     """Say whether this transaction takes another statement: what failed in it, failed outside PostgreSQL."""
+    if connection.invalidated:
+        return False  # the session died; to ask for it would raise something else
     session = connection.connection.dbapi_connection
     return isinstance(session, psycopg.Connection) and session.info.transaction_status in (
         psycopg.pq.TransactionStatus.IDLE,

@@ -41,23 +41,33 @@ Reached = dict[int, tuple[datetime, int]]
 """How far a pass has come: of each campaign, by id, the (next_due_at, id) of the last enrollment it claimed."""
 
 
-# add: round 1 for everybody who never was in this campaign, due at once.
+# add: each in their round, due at once. Whoever is in the campaign, or has been in this round, is left as they are.
 _ADD = text("""
-INSERT INTO enrollment (subscriber_id, campaign_id, version_id, joined_at, anchor_at, next_due_at)
-SELECT id, :campaign_id, :version_id, :now, :now, :now
-  FROM unnest(CAST(:subscriber_ids AS bigint[])) AS id
+INSERT INTO enrollment (subscriber_id, campaign_id, round, version_id, joined_at, anchor_at, next_due_at)
+SELECT id, :campaign_id, round, :version_id, :now, :now, :now
+  FROM unnest(CAST(:subscriber_ids AS bigint[]), CAST(:rounds AS bigint[])) AS joining (id, round)
  ORDER BY id
-    ON CONFLICT (subscriber_id, campaign_id, round) DO NOTHING
-RETURNING id
+    ON CONFLICT DO NOTHING
+RETURNING subscriber_id
 """)
 
 
 def add(
-    connection: Connection, *, subscriber_ids: Sequence[int], campaign_id: int, version_id: int, now: datetime
+    connection: Connection,
+    *,
+    subscriber_ids: Sequence[int],
+    campaign_id: int,
+    version_id: int,
+    now: datetime,
+    rounds: Sequence[int] | None = None,
 ) -> list[int]:
-    """Enroll these people in round 1 unless they ever were; returns the new enrollments' ids. Idempotent by key."""
+    """Enroll these people, each in the round beside them (None: 1), unless they ever were or are in the campaign now.
+
+    Returns who joined, by subscriber id. Of two transactions that enroll the same person one waits and adds nothing.
+    """
     values = {
         "subscriber_ids": arrays.numbers(subscriber_ids),
+        "rounds": arrays.numbers([1] * len(subscriber_ids) if rounds is None else rounds),
         "campaign_id": campaign_id,
         "version_id": version_id,
         "now": now,
@@ -65,10 +75,87 @@ def add(
     return list(connection.execute(_ADD, values).scalars())
 
 
+class LastRound(NamedTuple):
+    """How far a person has come in a campaign. `ended_at` None: they are in it now."""
+
+    round: int
+    ended_at: datetime | None
+    ended_reason: str | None
+
+
+# last_rounds: of each of these people the newest passage.
+_LAST_ROUNDS = text("""
+SELECT DISTINCT ON (subscriber_id) subscriber_id, round, ended_at, ended_reason
+  FROM enrollment
+ WHERE campaign_id = :campaign_id AND subscriber_id = ANY(CAST(:subscriber_ids AS bigint[]))
+ ORDER BY subscriber_id, round DESC
+""")
+
+
+def last_rounds(connection: Connection, campaign_id: int, subscriber_ids: Sequence[int]) -> dict[int, LastRound]:
+    """The newest round of each of these people in this campaign. Who never was in it is missing."""
+    values = {"campaign_id": campaign_id, "subscriber_ids": arrays.numbers(subscriber_ids)}
+    return {who: LastRound(*rest) for who, *rest in connection.execute(_LAST_ROUNDS, values).all()}
+
+
+class Standing(NamedTuple):
+    """Whether a person may be mailed about a topic. `agreed_at` None: no consent; `suppressed_for` None: not."""
+
+    state: str
+    agreed_at: datetime | None
+    suppressed_for: str | None
+
+
+# standing: of each person the newest word on the topic, and the ledger's.
+_STANDING = text("""
+SELECT subscriber.id, subscriber.state, CASE WHEN word.action = 'give' THEN word.given_at END AS agreed_at,
+       (SELECT newest.reason
+          FROM (SELECT DISTINCT ON (scope) scope, action, reason
+                  FROM suppression
+                 WHERE suppression.addr_hash = subscriber.addr_hash AND scope = ANY(:scopes)
+                 ORDER BY scope, seq DESC) AS newest
+         WHERE newest.action = 'suppress'
+         ORDER BY newest.scope
+         LIMIT 1) AS suppressed_for
+  FROM subscriber
+  LEFT JOIN LATERAL (SELECT consent.action, consent.given_at
+                       FROM consent
+                      WHERE consent.subscriber_id = subscriber.id AND consent.topic = :topic
+                      ORDER BY consent.id DESC
+                      LIMIT 1) AS word ON true
+ WHERE subscriber.id = ANY(CAST(:subscriber_ids AS bigint[]))
+""")
+
+
+def standing(
+    connection: Connection, subscriber_ids: Sequence[int], *, topic: str, scopes: Sequence[str]
+) -> dict[int, Standing]:
+    """How each of these people stands towards email about `topic`, where these scopes of the ledger bind."""
+    values = {"subscriber_ids": arrays.numbers(subscriber_ids), "topic": topic, "scopes": list(scopes)}
+    return {who: Standing(*rest) for who, *rest in connection.execute(_STANDING, values).all()}
+
+
+# newest_word: what a person last said on a topic.
+_NEWEST_WORD = text("""
+SELECT action = 'give' AS gave, given_at
+  FROM consent
+ WHERE subscriber_id = :subscriber_id AND topic = :topic
+ ORDER BY id DESC
+ LIMIT 1
+""")
+
+
+def newest_word(connection: Connection, subscriber_id: int, topic: str) -> tuple[bool, datetime] | None:
+    """Whether a person's newest word on this topic is yes, and when they said it; None: they said nothing on it."""
+    row = connection.execute(_NEWEST_WORD, {"subscriber_id": subscriber_id, "topic": topic}).first()
+    return None if row is None else (row.gave, row.given_at)
+
+
 # add_service: a service email is planned together with its enrollment, so this starts as mailing.
 _ADD_SERVICE = text("""
-INSERT INTO enrollment (subscriber_id, campaign_id, version_id, round, state, joined_at, anchor_at, next_due_at)
-VALUES (:subscriber_id, :campaign_id, :version_id, :round, 'mailing', :now, :now, :now)
+INSERT INTO enrollment (subscriber_id, campaign_id, version_id, round, state, joined_at, anchor_at, next_due_at,
+                        repeats)
+VALUES (:subscriber_id, :campaign_id, :version_id, :round, 'mailing', :now, :now, :now, true)
     ON CONFLICT (subscriber_id, campaign_id, round) DO NOTHING
 """)
 

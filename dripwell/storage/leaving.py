@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
 
@@ -55,3 +56,93 @@ def suppress(connection: Connection, rows: Sequence[Leaving], *, now: datetime) 
         "now": now,
     }
     return list(connection.execute(_SUPPRESS, values).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """An address that must not be mailed in `scope`, whether or not anybody here has it.
+
+    `reason` is unsubscribed, undeliverable or complained; `evidence` says what proves it, without an address.
+    """
+
+    addr_hash: bytes
+    scope: str
+    reason: str
+    evidence: str = ""
+
+
+# people_of: who has these addresses, in the order everybody locks in.
+_PEOPLE_OF = text("""
+SELECT id, addr_hash FROM subscriber
+ WHERE addr_hash = ANY(CAST(:hashes AS bytea[]))
+ ORDER BY id
+""")
+
+# lock_open: every open passage of these people before the first change, by id, whoever is suppressed first.
+_LOCK_OPEN = text("""
+SELECT id FROM enrollment
+ WHERE subscriber_id = ANY(CAST(:ids AS bigint[])) AND state IN ('waiting', 'mailing')
+ ORDER BY id
+   FOR UPDATE
+""")
+
+# unsaid: of these, what the same source has not said for the same reason since the last lift.
+_UNSAID = text("""
+SELECT told.place
+  FROM unnest(CAST(:hashes AS bytea[]), CAST(:scopes AS text[]), CAST(:reasons AS text[]))
+       WITH ORDINALITY AS told (addr_hash, scope, reason, place)
+ WHERE NOT EXISTS (SELECT FROM suppression AS row
+                    WHERE row.addr_hash = told.addr_hash AND row.scope = told.scope AND row.action = 'suppress'
+                      AND row.reason = told.reason AND row.source = :source
+                      AND row.seq > coalesce((SELECT max(lift.seq) FROM suppression AS lift
+                                               WHERE lift.addr_hash = told.addr_hash AND lift.scope = told.scope
+                                                 AND lift.action = 'lift'), 0))
+ ORDER BY told.place
+""")
+
+# write: rows about addresses that nobody here has, each with the note for the fast set.
+_WRITE = text("""
+WITH written AS (
+  INSERT INTO suppression (addr_hash, scope, action, reason, source, evidence)
+  SELECT told.addr_hash, told.scope, 'suppress', told.reason, :source, told.evidence
+    FROM unnest(CAST(:hashes AS bytea[]), CAST(:scopes AS text[]), CAST(:reasons AS text[]),
+                CAST(:evidence AS text[])) AS told (addr_hash, scope, reason, evidence)
+  RETURNING addr_hash, scope
+)
+INSERT INTO outbox (kind, detail)
+SELECT 'suppression', jsonb_build_object('addr_hash', encode(addr_hash, 'hex'), 'scope', scope) FROM written
+""")
+
+
+def people_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, int]:
+    """The subscribers who have these addresses."""
+    return {bytes(row.addr_hash): row.id for row in connection.execute(_PEOPLE_OF, {"hashes": arrays.hashes(hashes)})}
+
+
+def lock_open(connection: Connection, people: Sequence[int]) -> None:
+    """Lock every open passage of these people, by id."""
+    connection.execute(_LOCK_OPEN, {"ids": arrays.numbers(sorted(people))})
+
+
+def unsaid(connection: Connection, rows: Sequence[Unwanted], source: str) -> list[Unwanted]:
+    """Of these, what `source` has not said for the same reason since the scope was last lifted."""
+    if not rows:
+        return []
+    found = connection.execute(_UNSAID, {**_columns(rows), "source": source}).scalars()
+    return [rows[place - 1] for place in found]
+
+
+def write(connection: Connection, rows: Sequence[Unwanted], source: str) -> None:
+    """Append these rows, with a note for the fast set each."""
+    if rows:
+        connection.execute(
+            _WRITE, {**_columns(rows), "evidence": [row.evidence[:500] for row in rows], "source": source}
+        )
+
+
+def _columns(rows: Sequence[Unwanted]) -> dict[str, object]:
+    return {
+        "hashes": arrays.hashes(row.addr_hash for row in rows),
+        "scopes": [row.scope for row in rows],
+        "reasons": [row.reason for row in rows],
+    }

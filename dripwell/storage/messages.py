@@ -377,16 +377,17 @@ def in_batch(connection: Connection, batch_id: int) -> list[Addressee]:
     return [Addressee(*row) for row in rows]
 
 
-# still_in: the payload's last check of who is there, and under which address.
+# still_in: the payload's last check of who is there, and under which address. Who changed their pace since this was
+# planned (`clicks.look_again`) has none in it: what was decided for them counts no longer.
 _STILL_IN = text("""
-SELECT message.id, subscriber.address
+SELECT message.id, CASE WHEN message.fresh_until > '-infinity' THEN subscriber.address END AS address
   FROM message JOIN subscriber ON subscriber.id = message.subscriber_id
  WHERE message.batch_id = :batch_id AND message.state = 'IN_BATCH'
 """)
 
 
 def still_in(connection: Connection, batch_id: int) -> dict[int, str | None]:
-    """Every message id still in this batch, with the address of its person; None once erased."""
+    """Every message id still in this batch, with its person's address; None once erased, or to be decided again."""
     return {row.id: row.address for row in connection.execute(_STILL_IN, {"batch_id": batch_id})}
 
 

@@ -159,9 +159,20 @@ def places(
 
 # add_enrollment: somebody who was enrolled after the backup.
 _ADD_ENROLLMENT = text("""
-INSERT INTO enrollment (subscriber_id, campaign_id, round, version_id, state, joined_at, anchor_at, next_due_at)
-VALUES (:subscriber_id, :campaign_id, :round, :version_id, 'mailing', :at, :at, :at)
+INSERT INTO enrollment (subscriber_id, campaign_id, round, version_id, state, joined_at, anchor_at, next_due_at,
+                        repeats)
+SELECT :subscriber_id, :campaign_id, :round, :version_id, 'mailing', :at, :at, :at, campaign.kind = 'service'
+  FROM campaign
+ WHERE campaign.id = :campaign_id
 RETURNING id
+""")
+
+
+# end_earlier: a new round began after the backup, so the one before it was over by then.
+_END_EARLIER = text("""
+UPDATE enrollment SET state = 'finished', ended_at = :at, waits_for = NULL
+ WHERE subscriber_id = :subscriber_id AND campaign_id = :campaign_id AND round < :round
+   AND state IN ('waiting', 'mailing') AND NOT repeats
 """)
 
 
@@ -176,6 +187,7 @@ def add_enrollment(
         "version_id": version_id,
         "at": at,
     }
+    connection.execute(_END_EARLIER, values)
     found: int = connection.execute(_ADD_ENROLLMENT, values).scalar_one()
     return found
 

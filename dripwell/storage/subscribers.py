@@ -189,10 +189,17 @@ def set_state(connection: Connection, subscriber_id: int, before: Sequence[str],
     return connection.execute(_SET_STATE, values).rowcount == 1
 
 
-# add_happening: one more row; the same event may happen again.
-_ADD_HAPPENING = text("INSERT INTO happening (subscriber_id, event, at) VALUES (:subscriber_id, :event, :at)")
+# add_happening: one more row; the same event may happen again, but not under the same id of its sender's.
+_ADD_HAPPENING = text("""
+INSERT INTO happening (subscriber_id, event, at, sender_id)
+VALUES (:subscriber_id, :event, :at, :sender_id)
+    ON CONFLICT DO NOTHING
+""")
 
 
-def add_happening(connection: Connection, subscriber_id: int, event: str, at: datetime) -> None:
-    """Record an event that goals, exits and triggers may ask about."""
-    connection.execute(_ADD_HAPPENING, {"subscriber_id": subscriber_id, "event": event, "at": at})
+def add_happening(
+    connection: Connection, subscriber_id: int, event: str, at: datetime, *, sender_id: str | None = None
+) -> bool:
+    """Record an event that goals, exits and triggers may ask about; False: known under this id of its sender's."""
+    values = {"subscriber_id": subscriber_id, "event": event, "at": at, "sender_id": sender_id}
+    return connection.execute(_ADD_HAPPENING, values).rowcount == 1

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from dripwell.core.clicks import MOST, Click
 from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
@@ -110,6 +111,48 @@ def events(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, d
     for subscriber_id, event, at in connection.execute(_EVENTS, {"ids": arrays.numbers(subscriber_ids)}).all():
         found.setdefault(subscriber_id, {})[event] = at
     return found
+
+
+# joined: read only when a rule asks for it.
+_JOINED = text("SELECT id, joined_at FROM subscriber WHERE id = ANY(CAST(:ids AS bigint[]))")
+
+
+def joined(connection: Connection, subscriber_ids: Sequence[int]) -> dict[int, datetime]:
+    """When each of these people became a subscriber, in campaign time."""
+    return {row[0]: row[1] for row in connection.execute(_JOINED, {"ids": arrays.numbers(subscriber_ids)}).all()}
+
+
+class Followed(NamedTuple):
+    """The clicks on one message; of one that was followed too often, one more than a person makes."""
+
+    subscriber_id: int
+    campaign: str
+    step_key: str
+    clicks: Sequence[Click]
+
+
+# clicks: of every message of theirs, but of none more than the rule needs to call it a machine's.
+_CLICKS = text("""
+SELECT enrollment.subscriber_id, campaign.name, message.step_key, message.id, one.number, one.wall_at, one.at
+  FROM enrollment
+  JOIN campaign ON campaign.id = enrollment.campaign_id
+  JOIN message ON message.enrollment_id = enrollment.id
+ CROSS JOIN LATERAL (SELECT click.number, click.wall_at, click.at
+                       FROM click
+                      WHERE click.message_id = message.id
+                      LIMIT :most) AS one
+ WHERE enrollment.subscriber_id = ANY(CAST(:ids AS bigint[]))
+ ORDER BY message.id
+""")
+
+
+def clicks(connection: Connection, subscriber_ids: Sequence[int]) -> list[Followed]:
+    """What was followed in the emails of these people, by whomever; a message nobody followed a link of is missing."""
+    rows = connection.execute(_CLICKS, {"ids": arrays.numbers(subscriber_ids), "most": MOST + 1}).all()
+    return [
+        Followed(who, campaign, step_key, [Click(*row[4:]) for row in theirs])
+        for (who, campaign, step_key, _), theirs in groupby(rows, itemgetter(0, 1, 2, 3))
+    ]
 
 
 # active_in: who only waits for the goal's time to end is not kept from another series.

@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dripwell.bootstrap import Installation
+from dripwell.web.api.app import PREFIX, create_api
 from dripwell.web.look import HEADERS, Look
 from dripwell.web.pages import (
     book,
@@ -23,8 +24,11 @@ from dripwell.web.pages import (
     confirm,
     files,
     health,
+    keep,
+    mine,
     preferences,
     privacy,
+    signup,
     unsubscribe,
     view,
     webhook,
@@ -37,13 +41,19 @@ _READ_ACT = ("GET", "POST")
 ROUTES: tuple[tuple[str, Page, tuple[str, ...]], ...] = (
     ("/u/{word}", unsubscribe.page, _READ_ACT),
     ("/p/{word}", preferences.page, _READ_ACT),
+    ("/p/{word}/data", mine.page, _READ),
+    ("/p/{word}/data.json", mine.download, _READ),
+    ("/p/{word}/erase", mine.erasing, _READ_ACT),
     ("/c/{word}", click.page, _READ),
     ("/b/{word}", book.page, _READ_ACT),
     ("/b/call/{word}", call.page, _READ),
     ("/b/call/{word}/cancel", call.cancel, _READ_ACT),
     ("/b/call/{word}/change", call.change, _READ_ACT),
     ("/b/call/{word}/calendar.ics", call.calendar, _READ),
+    ("/s/{form}", signup.page, _READ_ACT),
+    ("/k", confirm.fresh, _READ_ACT),
     ("/k/{word}", confirm.page, _READ_ACT),
+    ("/q/{word}", keep.page, _READ_ACT),
     ("/v/{word}", view.page, _READ),
     ("/privacy", privacy.page, _READ),
     ("/art/{file}", files.art, _READ),
@@ -57,8 +67,11 @@ ROUTES: tuple[tuple[str, Page, tuple[str, ...]], ...] = (
 def create_app(installation: Installation) -> Starlette:
     """The application for one installation. It holds no state of its own."""
     look = Look(installation.site)
-    routes = [Route(path, endpoint(page, installation, look), methods=methods) for path, page, methods in ROUTES]
+    routes: list[BaseRoute] = [
+        Route(path, endpoint(page, installation, look), methods=methods) for path, page, methods in ROUTES
+    ]
     routes.append(Route("/webhooks/sendgrid", webhook.endpoint(installation), methods=["POST"]))
+    routes.append(Mount(PREFIX, app=create_api(installation)))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(_Headers)],

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from dripwell.bootstrap import Installation
 from dripwell.core.errors import InvalidTokenError, NotFoundError, UnavailableError
+from dripwell.core.network import client_of, networks
 from dripwell.core.tokens import Purpose, verify
 from dripwell.storage import clicks, clock
 from dripwell.storage.clicks import Origin
@@ -44,6 +45,8 @@ class Visit:
     path: Mapping[str, str]
     query: Mapping[str, str]
     form: Fields
+    client: str = ""  # the address it came from, as far as proxies we trust tell it
+    too_large: bool = False  # the body was longer than any form of ours, and `form` is empty
 
     @property
     def acts(self) -> bool:
@@ -89,8 +92,10 @@ Page = Callable[[Visit], Response]
 
 def endpoint(page: Page, installation: Installation, look: Look) -> Callable[[Request], Awaitable[Response]]:
     """Turn a page into what Starlette calls: the form is read first, the page runs in a thread, errors are pages."""
+    trusted = networks(installation.settings.trusted_proxy or "")
 
     async def answer(request: Request) -> Response:
+        fields = await _form(request) if request.method == "POST" else Fields([])
         visit = Visit(
             installation=installation,
             look=look,
@@ -98,7 +103,11 @@ def endpoint(page: Page, installation: Installation, look: Look) -> Callable[[Re
             here=request.url.path,
             path={name: str(value) for name, value in request.path_params.items()},
             query=request.query_params,
-            form=await _form(request) if request.method == "POST" else Fields([]),
+            form=fields or Fields([]),
+            client=client_of(
+                request.client.host if request.client else "", request.headers.getlist("x-forwarded-for"), trusted
+            ),
+            too_large=fields is None,
         )
         return await run_in_threadpool(_run, page, visit)
 
@@ -128,12 +137,16 @@ async def read_body(request: Request, largest: int) -> bytes | None:
     return bytes(body)
 
 
-async def _form(request: Request) -> Fields:
-    """The text fields of a form, urlencoded or multipart; none when the body is missing, too large or unreadable.
+async def _form(request: Request) -> Fields | None:
+    """The text fields of a form, urlencoded or multipart; none when the body is missing or unreadable.
+
+    None when it is too large.
 
     An unreadable body is not an error here: a mail program's one-click POST counts whatever it carries.
     """
     body = await read_body(request, LARGEST_FORM)
+    if body is None:
+        return None
     if not body:
         return Fields([])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

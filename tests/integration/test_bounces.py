@@ -13,13 +13,13 @@ from sqlalchemy import text
 
 from dripwell.bootstrap import Installation
 from dripwell.cli.bounces import keep
-from dripwell.content.subscribers_csv import read
+from dripwell.content.importing.judge import judged, laid_out
+from dripwell.content.importing.values import Reading, Rules, Statement
 from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.delivery.dsn import LARGEST
 from dripwell.delivery.smtp import Smtp
-from dripwell.services import enroll, ingest, publish
-from dripwell.services.enroll import Consent
-from dripwell.storage import subscribers
+from dripwell.services import enroll, importing, ingest, publish
+from dripwell.storage import clock, subscribers
 from dripwell.storage.database import Connection, Database
 from tests.integration import rows
 from tests.integration.command import CAMPAIGN, TOPIC, Project, copy_of_the_project
@@ -181,16 +181,19 @@ def relationship(connection: Connection, address: str, pepper: bytes) -> str:
     return found.relationship
 
 
-def imported(installation: Installation, folder: Path, content: str) -> enroll.Imported:
+def imported(installation: Installation, folder: Path, content: str) -> importing.Imported:
     path = folder / "people.csv"
     path.write_text(content, encoding="utf-8")
-    return enroll.take_in(
+    with installation.database.transaction() as connection:
+        now = clock.read(connection).now
+    return importing.bring_in(
         installation.database,
-        read(path),
-        consent=Consent(TOPIC, "a test"),
+        path,
+        Rules(Statement((TOPIC,), "a test", "", now), frozenset({TOPIC}), now, UTC),
         pepper=installation.pepper,
         versions=installation.versions,
         new_id=installation.new_id,
+        actor="a test",
     )
 
 
@@ -213,7 +216,9 @@ def test_an_import_says_who_is_a_patient_and_never_takes_it_back(installation: I
 def test_a_relationship_nobody_knows_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("email,relationship\na@example.com,customer\n", encoding="utf-8")
-    (row,) = read(path)
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    rules = Rules(Statement((TOPIC,), "a test", "", now), frozenset({TOPIC}), now, UTC)
+    (row,) = judged(path, laid_out(path, Reading()), Reading(), rules)
     assert getattr(row, "reason", "") == "`customer` is not a relationship: write prospect, patient, unknown"
 
 
@@ -236,7 +241,7 @@ def test_one_person_is_corrected_by_name(project: Project) -> None:
 
 def test_an_import_says_how_many_rows_leave_it_open(project: Project) -> None:
     (project.root / "people.csv").write_text("email\na@example.com\nb@example.com\n", encoding="utf-8")
-    given = ("subscribers", "import", "people.csv", "--topic", TOPIC, "--source", "paper")
+    given = ("subscribers", "import", "people.csv", "--topic", TOPIC, "--source", "paper", "--given-at", "now")
     assert "2 rows do not say whether the person is a patient" in project.run(*given, "--dry-run").stdout
     assert project.read(*given)["relationship_unknown"] == 2
 

@@ -142,6 +142,7 @@ def test_pause_resume_and_stop_name_the_people_they_touch(project: Project, data
 def test_import_takes_good_rows_and_lists_bad_ones_with_their_line(project: Project, database: Database) -> None:
     (project.root / "people.csv").write_text(CSV, encoding="utf-8")
     arguments = ("subscribers", "import", "people.csv", "--topic", TOPIC, "--source", "paper", "--wording", "Email me.")
+    arguments += ("--given-at", "now")
     dry = project.run(*arguments, "--dry-run", "--json")
     assert dry.exit_code == 1
     assert json.loads(dry.stdout)["added"] == 2
@@ -154,13 +155,15 @@ def test_import_takes_good_rows_and_lists_bad_ones_with_their_line(project: Proj
     assert (value["rows"], value["added"], value["known"]) == (6, 2, 0)
     assert [bad["line"] for bad in value["bad"]] == [3, 4, 5, 6]
     assert "Mars/Base" in value["bad"][2]["reason"]
-    again = project.run(*arguments)
+    assert "was imported with the same words before" in project.run(*arguments).stdout
+    again = project.run(*arguments, "--again")
     assert "  people.csv:3  the same address stands in an earlier row" in again.stdout
     assert "6 rows = 0 added + 2 known + 4 bad" in again.stdout
     with database.snapshot() as connection:
         found = rows(connection, "SELECT address, timezone, tags FROM subscriber ORDER BY address")
         assert found == [("maria@example.com", "America/Denver", ["a", "b"]), ("zoe@example.com", None, [])]
-        assert rows(connection, "SELECT count(*) FROM consent WHERE wording = 'Email me.'") == [(2,)]
+        agreed = "SELECT count(*) FROM consent JOIN wording ON version = wording_version WHERE words = 'Email me.'"
+        assert rows(connection, agreed) == [(2,)]
 
 
 def test_an_address_in_other_letters_is_the_same_person(project: Project) -> None:
@@ -184,7 +187,7 @@ def test_a_file_that_breaks_off_is_refused_as_a_whole(
     project: Project, database: Database, content: bytes, says: str
 ) -> None:
     (project.root / "people.csv").write_bytes(content)
-    result = project.run("subscribers", "import", "people.csv", "--topic", TOPIC, "--source", "x")
+    result = project.run("subscribers", "import", "people.csv", "--topic", TOPIC, "--source", "x", "--given-at", "now")
     assert result.exit_code == 1
     assert says in result.stderr
     assert result.stdout == ""
@@ -357,6 +360,7 @@ def test_a_tag_in_an_import_starts_the_campaign_it_triggers_and_only_once(projec
     project.started()
     people = tmp_path / "people.csv"
     people.write_text("email,tags\nmaria@example.com,asked-at-the-fair\nnoah@example.com,other\n", encoding="utf-8")
+    stated = ("--topic", TOPIC, "--source", "a test", "--given-at", "now")
     for _ in range(2):
-        project.read("subscribers", "import", str(people), "--topic", TOPIC, "--source", "a test")
+        project.read("subscribers", "import", str(people), *stated, "--again")
         assert project.read("report", CAMPAIGN)["joined"] == 1

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from dripwell.core.errors import NotFoundError
 from dripwell.services import leave
-from dripwell.storage import clock, suppressions
+from dripwell.storage import clock, consents, suppressions
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
 from tests.integration import rows
@@ -115,8 +115,8 @@ def test_undo_lifts_what_the_page_wrote_and_brings_no_series_back(database: Data
         assert state == "active"
         assert suppressions.standing(connection, [addr_hash], ["marketing", "all"]) == set()
         assert _states(connection)["seven-benefits"] == ("exited", "SUPPRESSED")
-        wording = connection.execute(text("SELECT source, wording FROM consent ORDER BY id DESC LIMIT 1")).one()
-        assert tuple(wording) == ("undo", "Keep my emails")
+        newest = consents.ledger(connection, person)[-1]
+        assert (newest.source, newest.wording) == ("undo", "Keep my emails")
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import UnavailableError
 from dripwell.services import leave, publish, resolve, send, serve
 from dripwell.storage import batches, enrollments, messages, spool, workers
 from dripwell.storage.batches import Owner
-from dripwell.storage.database import Connection, Database
+from dripwell.storage.database import Connection, Database, is_usable
 from tests.integration.scripted import House
 
 MARIA, JOE = "maria@example.com", "joe@example.com"
@@ -37,6 +38,19 @@ def planned(house: House, *addresses: str) -> list[int]:
     house.enroll(house.publish(), *people)
     assert house.plan() == len(people)
     return people
+
+
+def test_a_session_that_died_takes_no_other_statement_and_is_not_asked_for_one(database: Database) -> None:
+    def die() -> None:
+        with database.transaction() as connection:
+            try:
+                connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            except DBAPIError:
+                assert not is_usable(connection)
+                raise
+
+    with pytest.raises(UnavailableError):
+        die()
 
 
 class Away:

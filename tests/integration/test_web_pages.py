@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from dripwell.bootstrap import Installation
 from dripwell.core.tokens import Purpose
 from dripwell.services import enroll
-from dripwell.storage import clock
+from dripwell.storage import clock, consents
 from dripwell.storage.database import Database
 from dripwell.storage.fast import Fast
 from dripwell.web.app import ROUTES
@@ -69,7 +69,13 @@ def paths(mailed: Mailed, asked: int, client: TestClient) -> dict[str, str]:
         **{f"/{door}/{{word}}": f"/{door}/{mailed.link(purpose)}" for door, purpose in DOORS.items()},
         "free": f"/b/{mailed.link(Purpose.BOOK, free)}",
         "fewer": f"/p/{mailed.link(Purpose.PREFERENCES)}?show=fewer",
+        "/s/{form}": "/s/series-request",
+        "/k": "/k",
         "/k/{word}": f"/k/{mailed.link(Purpose.CONFIRM, asked)}",
+        "/q/{word}": f"/q/{mailed.link(Purpose.KEEP)}",
+        "/p/{word}/data": f"/p/{mailed.link(Purpose.PREFERENCES)}/data",
+        "/p/{word}/data.json": f"/p/{mailed.link(Purpose.PREFERENCES)}/data.json",
+        "/p/{word}/erase": f"/p/{mailed.link(Purpose.PREFERENCES)}/erase",
         "/c/{word}": f"/c/{mailed.link(Purpose.CLICK)}-1",
         "/b/call/{word}": call,
         "/b/call/{word}/cancel": f"{call}/cancel",
@@ -163,9 +169,9 @@ def test_a_link_that_is_not_whole_helps_and_tells_nothing(
             texts.add(answer.text)
         if door != "u":
             texts.add(client.get(f"/{door}/{nobody}").text)
-    for path in ("/k/x", "/b/call/x", "/b/call/x/cancel", "/c/x-1", "/b/call/x/calendar.ics"):
+    for path in ("/b/call/x", "/b/call/x/cancel", "/c/x-1", "/b/call/x/calendar.ics"):
         texts.add(client.get(path).text)
-    for path in ("/k/x", "/b/call/x/cancel", "/b/x", "/p/x"):
+    for path in ("/b/call/x/cancel", "/b/x", "/p/x"):
         texts.add(client.post(path).text)
     assert len(texts) == 1
     (page,) = texts
@@ -180,8 +186,11 @@ def test_an_erased_person_is_nobody(client: TestClient, mailed: Mailed, paths: d
             text("UPDATE subscriber SET state = 'erased', address = NULL, addr_hash = NULL WHERE id = :id"),
             {"id": mailed.subscriber},
         )
-    for door in ("/p/{word}", "/b/{word}", "/v/{word}"):
+    for door in ("/b/{word}", "/v/{word}"):
         assert client.get(paths[door]).status_code == 404
+    for answer in (client.get(paths["/p/{word}"]), client.post(paths["/p/{word}"], data={"do": "save"})):
+        assert answer.status_code == 410
+        assert "was erased" in answer.text
     assert client.get(paths["/c/{word}"]).status_code == 302
     assert client.post(paths["/u/{word}"]).status_code == 200
 
@@ -348,10 +357,12 @@ def test_giving_up_a_topic_ends_its_series_and_is_kept_as_a_consent_row(client: 
         consents = connection.execute(
             text("SELECT topic, action FROM consent WHERE source = 'preferences' ORDER BY topic")
         ).all()
+        pages = set(connection.execute(text("SELECT page FROM consent WHERE source = 'preferences'")).scalars())
         state = connection.execute(
             text("SELECT state, ended_reason FROM enrollment WHERE id = :id"), {"id": mailed.enrollment}
         ).one()
     assert [tuple(row) for row in consents] == [("monthly-notes", "give"), ("seven-part-series", "withdraw")]
+    assert pages == {f"{mailed.installation.site.base_url}/p"}, "where, without the key to it"
     assert tuple(state) == ("exited", "no_consent")
 
 
@@ -397,7 +408,9 @@ def test_a_preferences_link_works_for_thirty_days(client: TestClient, mailed: Ma
     old = mailed.link(Purpose.PREFERENCES, at=now - timedelta(days=31))
     assert client.get(f"/p/{young}").status_code == 200
     for answer in (client.get(f"/p/{old}"), client.post(f"/p/{old}", data={"do": "leave"})):
-        assert "This link is not complete" in answer.text
+        assert answer.status_code == 410
+        assert "This link has expired" in answer.text
+        assert "link to unsubscribe works in every email" in answer.text
     with mailed.installation.database.transaction() as connection:
         assert connection.execute(text("SELECT count(*) FROM suppression")).scalar() == 0
 
@@ -416,18 +429,16 @@ def test_pressing_the_button_confirms_starts_the_series_and_a_second_press_chang
     with mailed.installation.database.transaction() as connection:
         before = rows.everything(connection)
         person = connection.execute(text("SELECT id, state FROM subscriber WHERE address = 'new@example.com'")).one()
-        consent = connection.execute(
-            text("SELECT topic, action, wording FROM consent WHERE subscriber_id = :id"), {"id": person.id}
-        ).all()
+        ledger = consents.ledger(connection, person.id)
         joined = connection.execute(
             text("SELECT count(*) FROM enrollment WHERE subscriber_id = :id AND campaign_id = :campaign"),
             {"id": person.id, "campaign": mailed.campaign},
         ).scalar()
     assert person.state == "active"
     assert joined == 1
-    ((topic, action, wording),) = consent
-    assert (topic, action) == ("seven-part-series", "give")
-    assert wording.startswith("Email me the seven-part series")
+    (consent,) = ledger
+    assert (consent.topic, consent.action) == ("seven-part-series", "give")
+    assert consent.wording.startswith("Email me the seven-part series")
     assert "Your address is confirmed" in client.post(path).text
     assert "Your address is confirmed" in client.get(path).text
     with mailed.installation.database.transaction() as connection:

@@ -34,6 +34,7 @@ class Case:
     old: str
     new: str
     seen: bool = True
+    before: tuple[str, str, str] | None = None  # path, old, new: what another file says meanwhile
 
     def sources(self) -> dict[str, str]:
         """Return the valid sources with this fault in them."""
@@ -42,7 +43,30 @@ class Case:
         if self.old:
             assert text.count(self.old) == 1, f"{self.old!r} stands {text.count(self.old)} times in {self.path}"
         sources[self.path] = text.replace(self.old, self.new) if self.old else self.new
+        if self.before is not None:
+            path, old, new = self.before
+            assert sources[path].count(old) == 1
+            sources[path] = sources[path].replace(old, new)
         return sources
+
+
+def chain(length: int) -> str:
+    """Return segments of which each names the next."""
+    links = [f"s{n}: {{about: One of many., when: {{segment: s{n + 1}}}}}" for n in range(1, length)]
+    return "\n".join(["staff: {about: x, when: {tag: staff}}", "nearby: {about: x, when: {tag: x}}", *links]) + (
+        f"\ns{length}: {{about: The last., when: {{tag: staff}}}}\n"
+    )
+
+
+def doubling(length: int) -> str:
+    """Return segments of which each asks the next three times: few lines, many questions."""
+    links = [
+        f"s{n}: {{about: x, when: {{any: [{{segment: s{n + 1}}}, {{segment: s{n + 1}}}, {{segment: s{n + 1}}}]}}}}"
+        for n in range(1, length)
+    ]
+    return "\n".join(["staff: {about: x, when: {tag: staff}}", "nearby: {about: x, when: {tag: x}}", *links]) + (
+        f"\ns{length}: {{about: The last., when: {{tag: staff}}}}\n"
+    )
 
 
 STEPS = "  - wait: 1 hour\n"
@@ -73,7 +97,7 @@ CASES: dict[str, Case] = {
     "peer-entry": Case(CAMPAIGN, "trigger:", "entry:"),
     "peer-on": Case(CAMPAIGN, "trigger:", "on:"),
     "peer-preview-text": Case(CAMPAIGN, "    preheader:", "    preview_text:"),
-    "peer-opened": Case(SEGMENTS, "when: {tag: staff}", "when: {opened: 1-hello}"),
+    "peer-opened": Case(SEGMENTS, "when: {tag: staff}", "when: {opened: welcome/1-hello}"),
     "peer-list": Case(CAMPAIGN, "topic: guides", "list: guides"),
     "peer-quiet-hours": Case(CAMPAIGN, "send_window:\n", "quiet_hours:\n"),
     "peer-condition-step": Case(CAMPAIGN, "  - wait: 2 days\n", "  - if: {tag: staff}\n"),
@@ -116,6 +140,55 @@ CASES: dict[str, Case] = {
     "missing-markdown": Case(CAMPAIGN, "email: 1-hello", "email: 1-helo", UNSEEN),
     "waits-for-itself": Case(CAMPAIGN, "active_in: other-series", "active_in: welcome", UNSEEN),
     "segments-in-a-circle": Case(SEGMENTS, "when: {tag: staff}", "when: {not: {segment: nearby}}", UNSEEN),
+    # conditions
+    "segment-in-itself": Case(SEGMENTS, "when: {tag: staff}", "when: {segment: staff}", UNSEEN),
+    "segment-misspelt-in-a-condition": Case(SEGMENTS, "          segment: staff", "          segment: stuff", UNSEEN),
+    "topic-misspelt-in-a-condition": Case(SEGMENTS, "          - topic: notes", "          - topic: note", UNSEEN),
+    "field-misspelt": Case(SEGMENTS, "field: state", "field: stat", UNSEEN),
+    "field-of-the-address": Case(SEGMENTS, "field: state", "field: email"),
+    "field-compared-with-keys": Case(SEGMENTS, "is: [CA, NV]", "is: {a: b}"),
+    "field-compared-with-nothing": Case(SEGMENTS, "is: [CA, NV]", "is: []"),
+    "field-compared-with-a-huge-number": Case(SEGMENTS, "is: [CA, NV]", "is: 12345678901234567890", UNSEEN),
+    "tag-as-a-list": Case(SEGMENTS, "when: {tag: staff}", "when: {tag: [staff, board]}"),
+    "empty-all": Case(SEGMENTS, "when: {tag: staff}", "when: {all: []}"),
+    "empty-any": Case(SEGMENTS, "when: {tag: staff}", "when: {any: []}"),
+    "all-without-a-list": Case(SEGMENTS, "when: {tag: staff}", "when: {all: {tag: staff}}"),
+    "not-with-a-list": Case(SEGMENTS, "when: {tag: staff}", "when: {not: [{tag: staff}]}"),
+    "two-questions-in-one-condition": Case(SEGMENTS, "when: {tag: staff}", "when: {tag: staff, topic: notes}"),
+    "question-of-no-kind": Case(SEGMENTS, "when: {tag: staff}", "when: {within: 3 days}"),
+    "within-beside-a-tag": Case(SEGMENTS, "when: {tag: staff}", "when: {tag: staff, within: 3 days}"),
+    "joined-without-within": Case(SEGMENTS, "when: {tag: staff}", "when: {joined: true}"),
+    "joined-as-a-time": Case(SEGMENTS, "when: {tag: staff}", "when: {joined: 30 days, within: 30 days}"),
+    "event-misspelt": Case(SEGMENTS, "when: {tag: staff}", "when: {event: consultation.boked}", UNSEEN),
+    "event-of-a-trigger-misspelt": Case(CAMPAIGN, "event: guide.requested", "event: guide.requestd", UNSEEN),
+    "event-of-a-goal-not-declared": Case(CAMPAIGN, "event: consultation.booked", "event: form.sent", UNSEEN),
+    "within-misspelt": Case(SEGMENTS, "when: {tag: staff}", "when: {event: consultation.booked, within: 3 dyas}"),
+    "clicked-without-campaign": Case(SEGMENTS, "when: {tag: staff}", "when: {clicked: more}", UNSEEN),
+    "clicked-in-no-campaign": Case(SEGMENTS, "when: {tag: staff}", "when: {clicked: welcom/*}", UNSEEN),
+    "clicked-in-no-email-of-its-own": Case(
+        CAMPAIGN, "topic: guides\n", "topic: guides\naudience: {not: {clicked: mor}}\n", UNSEEN
+    ),
+    "clicked-with-a-star-inside": Case(SEGMENTS, "when: {tag: staff}", "when: {clicked: welcome/1-*}"),
+    "clicked-while-nobody-counts": Case(
+        SEGMENTS,
+        "when: {tag: staff}",
+        "when: {clicked: welcome/*}",
+        UNSEEN,
+        (SITE, "track_clicks: true", "track_clicks: false"),
+    ),
+    "segments-nested-too-deep": Case(SEGMENTS, "", chain(13), UNSEEN),
+    "segments-that-ask-too-much": Case(SEGMENTS, "", doubling(8), UNSEEN),
+    "condition-nested-too-deep": Case(
+        SEGMENTS, "when: {tag: staff}", f"when: {'{not: ' * 19}{{tag: staff}}{'}' * 19}", UNSEEN
+    ),
+    "clicked-by-scanners": Case(SEGMENTS, "when: {tag: staff}", "when: {not: {clicked: welcome/*}}", UNSEEN),
+    "audience-of-no-segment": Case(
+        CAMPAIGN, "topic: guides\n", "topic: guides\naudience: {segment: nearbye}\n", UNSEEN
+    ),
+    "audience-as-a-name": Case(CAMPAIGN, "topic: guides\n", "topic: guides\naudience: nearby\n"),
+    "event-declared-though-ours": Case(SITE, "events:\n", "events:\n  consultation.booked: Booked.\n", UNSEEN),
+    "field-declared-as-the-address": Case(SITE, "  city: Where", "  email: Where"),
+    "event-without-words": Case(SITE, "  left.town: They told the front desk that they moved away.", "  left.town:"),
     # steps
     "repeated-step-key": Case(CAMPAIGN, "    key: more", "    key: 1-hello", UNSEEN),
     "repeated-email": Case(CAMPAIGN, "email: 2-more\n    key: more\n", "email: 1-hello\n", UNSEEN),
@@ -140,8 +213,8 @@ CASES: dict[str, Case] = {
     ),
     # not built yet
     "later-branch": Case(CAMPAIGN, "  - wait: 2 days\n", "  - branch: {name: Clicked?, when: {clicked: 1-hello}}\n"),
-    "later-audience-and-holdout": Case(
-        CAMPAIGN, "topic: guides\n", "topic: guides\nowner: jo@harbor.example\naudience: {tag: x}\nholdout: 10%\n"
+    "later-owner-and-holdout": Case(
+        CAMPAIGN, "topic: guides\n", "topic: guides\nowner: jo@harbor.example\nholdout: 10%\n"
     ),
     "later-subject-test": Case(
         CAMPAIGN,
@@ -151,11 +224,10 @@ CASES: dict[str, Case] = {
     "later-wait-until": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: {until: tuesday 10:00}\n"),
     "later-window-of-a-step": Case(CAMPAIGN, "    key: more\n", "    send_window: {days: weekdays}\n"),
     "later-newsletter": Case(CAMPAIGN, "type: drip", "type: newsletter"),
-    "later-clicked-and-event": Case(SEGMENTS, "when: {tag: staff}", "when: {clicked: welcome/*, within: 30 days}"),
     "later-site-keys": Case(
         SITE,
         "privacy:\n  track_opens: false\n",
-        "settled: {}\nprivacy:\n  track_opens: true\n  keep_events: 400 days\n",
+        "settled: {}\nprivacy:\n  track_opens: true\n",
     ),
     "later-avoid": Case(SITE, "  timezone: subscriber\n", "  timezone: subscriber\n  avoid: [us-holidays]\n"),
     # the site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -296,7 +296,10 @@ def test_an_address_of_the_provider_that_can_never_work_stops_the_start(url: str
 def test_the_key_is_in_no_repr_and_in_no_log_even_when_everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     provider = SendGrid(KEY, "http://127.0.0.1:9")
     with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "python_http_client.client"):
-        found = provider.call(mailing())
+        found = [
+            provider.call(mailing()),
+            provider.find("maria@example.com", UUID(int=1), datetime(2026, 11, 2, tzinfo=UTC)),
+        ]
     inner = vars(provider).values()
     shown = " ".join([repr(provider), repr(found), caplog.text, *(repr(value) for value in inner)])
     shown += " ".join(repr(vars(value)) for value in inner if hasattr(value, "__dict__"))

@@ -11,7 +11,7 @@ import pytest
 from dripwell.content.files import read_sources
 from dripwell.content.load import Claim, load, load_site
 from dripwell.core import campaign as core
-from dripwell.core.conditions import All, Any, FieldIs, HasTag, HasTopic, InSegment, Not
+from dripwell.core.conditions import All, Any, FieldIs, Happened, HasTag, HasTopic, InSegment, Joined, Not
 from dripwell.core.duration import Duration
 from tests.unit.language_sources import CAMPAIGN, SEGMENTS, SITE, valid_sources
 
@@ -164,6 +164,7 @@ def test_conditions_become_the_tree_that_core_evaluates() -> None:
                 Not(InSegment("staff")),
             )
         ),
+        All((Joined(Duration(2, "week")), Not(Happened("consultation.booked", Duration(30, "day"))))),
     ]
 
 

@@ -202,6 +202,7 @@ def test_a_subject_with_a_line_break_is_an_error() -> None:
     [
         ("D302", {"sender": Mailbox("Ketamine news", "hello@mail.kcla.example")}),
         ("D302", {"topics": (Topic("depression-series", "Series", "Seven emails."),)}),
+        ("D302", {"forms": (Form("depression-guide", "t", "I agree."),)}),
         ("D310", {"forms": (Form("f", "t", "I agree.", (("diagnosis", False),)),)}),
         ("D503", {"base_url": "http://mail.kcla.example"}),
         ("D503", {"base_url": "https://a-rather-long-host-name-for-email.kcla.example"}),

@@ -490,7 +490,21 @@ def license_of(distribution: Distribution) -> str:
     expression = metadata.get("License-Expression") or ""
     classified = [line for line in metadata.get_all("Classifier") or () if line.startswith("License ::")]
     own = (metadata.get("License") or "").strip().partition("\n")[0]
-    return expression or "; ".join(line.rpartition("::")[2].strip() for line in classified) or own
+    return (
+        expression
+        or "; ".join(line.rpartition("::")[2].strip() for line in classified)
+        or own
+        or first_line(distribution)
+    )
+
+
+def first_line(distribution: Distribution) -> str:
+    """Of its license file, for a package whose metadata only names the file."""
+    for name in distribution.metadata.get_all("License-File") or ():
+        text = distribution.read_text(f"licenses/{name}") or distribution.read_text(name) or ""
+        if text.strip():
+            return text.strip().partition("\n")[0]
+    return ""
 
 
 def test_every_dependency_may_be_used_in_a_program_under_the_apache_license() -> None:

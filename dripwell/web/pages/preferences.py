@@ -7,36 +7,40 @@ from zoneinfo import ZoneInfo
 
 from starlette.responses import Response
 
+from dripwell.core.network import truncated
 from dripwell.core.tokens import Purpose, sign
 from dripwell.core.window import zone_of
 from dripwell.services import preferences
 from dripwell.storage.clicks import Origin
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
-from dripwell.web.pages import unsubscribe
+from dripwell.web.pages import own, unsubscribe
 from dripwell.web.visit import LONG_AGO, Visit
 
 SHOWS = ("pause", "fewer", "stop")
+SAVED = "Saved. It counts from now on. An email that was already on its way may still arrive."
+RESUMED = "The pause is over. Your emails go on where you left off, one at a time."
 
 
 def page(visit: Visit) -> Response:
-    """GET shows what is chosen; `?show=` brings one choice forward. POST keeps it, stops a series or unsubscribes."""
-    visit.identity(Purpose.PREFERENCES)
+    """GET shows what is chosen; `?show=` brings one choice forward.
+
+    POST keeps it, ends a pause, stops a series or unsubscribes.
+    """
     if visit.acts and visit.field("do") == "leave":
-        with visit.transaction() as (connection, times):
-            message_id = visit.origin(connection, Purpose.PREFERENCES, times).message_id
-        word = sign(visit.installation.keys, Purpose.UNSUBSCRIBE, message_id, LONG_AGO)
-        return unsubscribe.act(visit, message_id, "preferences", here=f"/u/{word}")
-    if visit.acts:
-        return visit.installation.database.retrying(lambda connection: _act(visit, connection))
-    with visit.transaction() as (connection, times):
-        origin = visit.origin(connection, Purpose.PREFERENCES, times)
+        found = own.find(visit)
+        return found if isinstance(found, Response) else _leave(visit, found.message_id)
+    return own.answer(visit, lambda connection, origin, times: _answer(visit, connection, origin, times))
+
+
+def _leave(visit: Visit, message_id: int) -> Response:
+    word = sign(visit.installation.keys, Purpose.UNSUBSCRIBE, message_id, LONG_AGO)
+    return unsubscribe.act(visit, message_id, "preferences", here=f"/u/{word}")
+
+
+def _answer(visit: Visit, connection: Connection, origin: Origin, times: Times) -> Response:
+    if not visit.acts:
         return _show(visit, connection, origin, times)
-
-
-def _act(visit: Visit, connection: Connection) -> Response:
-    times = visit.times(connection)
-    origin = visit.origin(connection, Purpose.PREFERENCES, times)
     now = preferences.read(connection, origin=origin, versions=visit.installation.versions, times=times)
     if now is None or now.left:
         return _show(visit, connection, origin, times)
@@ -46,8 +50,17 @@ def _act(visit: Visit, connection: Connection) -> Response:
             connection, subscriber_id=origin.subscriber_id, enrollment_id=int(stop), times=times
         )
         return _show(visit, connection, origin, times, note="This series has stopped." if stopped else "")
-    if visit.field("do") != "save":
-        return _show(visit, connection, origin, times)  # a body without our button must not give topics up
+    match visit.field("do"):
+        case "save":
+            return _save(visit, connection, origin, times)
+        case "resume":
+            resumed = preferences.resume(connection, subscriber_id=origin.subscriber_id, times=times)
+            return _again(visit, connection, origin, times, note=RESUMED if resumed else "")
+        case _:
+            return _show(visit, connection, origin, times)  # a body without our button must not give topics up
+
+
+def _save(visit: Visit, connection: Connection, origin: Origin, times: Times) -> Response:
     pace = visit.field("pace")
     paused_until = None
     if pace == "pause":
@@ -56,8 +69,7 @@ def _act(visit: Visit, connection: Connection) -> Response:
         if paused_until is None:
             error = "Choose a day after today, at most six months ahead."
             return _show(visit, connection, origin, times, error=error, show="pause")
-        pace = origin.pace
-    preferences.save(
+    saved = preferences.save(
         connection,
         subscriber_id=origin.subscriber_id,
         site=visit.installation.site,
@@ -65,9 +77,15 @@ def _act(visit: Visit, connection: Connection) -> Response:
         pace=pace if pace in ("planned", "weekly") else origin.pace,
         paused_until=paused_until,
         times=times,
+        page=f"{visit.installation.site.base_url}/p",  # without the word, which is a key
+        network=truncated(visit.client),
     )
-    again = visit.origin(connection, Purpose.PREFERENCES, times)
-    return _show(visit, connection, again, times, note="Saved. It counts from now on.", show="")
+    return _again(visit, connection, origin, times, note=SAVED) if saved else own.erased(visit)
+
+
+def _again(visit: Visit, connection: Connection, origin: Origin, times: Times, *, note: str) -> Response:
+    after = visit.origin(connection, Purpose.PREFERENCES, times)
+    return _show(visit, connection, after, times, note=note, show="")
 
 
 def _show(
@@ -81,7 +99,8 @@ def _show(
     show: str | None = None,
 ) -> Response:
     found = preferences.read(connection, origin=origin, versions=visit.installation.versions, times=times)
-    assert found is not None  # `visit.origin` turned erased people away
+    if found is None:
+        return own.erased(visit)
     zone = _zone(visit, origin)
     if show is None:
         show = visit.query.get("show", "")
