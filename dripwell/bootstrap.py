@@ -475,6 +475,17 @@ def _syncing(installation: Installation, out_of_time: Callable[[], bool]) -> int
     return moved.anything
 
 
+def begin_syncing(database_url: str) -> None:
+    """Let the provider's lists be compared with the record at once, now that something starts to run."""
+    database = Database(database_url, pool=1)
+    try:
+        schema.upgrade(database)
+        with database.transaction() as connection:
+            sync.begin(connection)
+    finally:
+        database.close()
+
+
 def provider_lists_of(installation: Installation) -> SendGridLists | None:
     """The provider's suppression lists, for whoever closes them again; None when it has none (SMTP)."""
     settings = installation.settings

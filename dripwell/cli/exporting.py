@@ -29,7 +29,7 @@ def export(segment: str | None, form: str, output: Path | None, hashes: bool, ac
 
     \b
     dripwell subscribers export --output people.csv
-    dripwell subscribers export --segment went-quiet --format jsonl --output quiet.jsonl
+    dripwell subscribers export --segment california --format jsonl --output california.jsonl
     dripwell subscribers export --suppressions --output suppressions.csv
 
     Cells that a spreadsheet would take for formulas begin with an apostrophe; an import takes it away again. Whoever

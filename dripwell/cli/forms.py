@@ -14,6 +14,7 @@ from dripwell.content.problems import did_you_mean
 from dripwell.core.agreement import asked_by, version_of
 from dripwell.core.campaign import Form, Site
 from dripwell.core.errors import ContentError, NotFoundError
+from dripwell.embedded.lock import running
 from dripwell.services.versions import with_base_url
 from dripwell.settings import Settings
 
@@ -90,8 +91,15 @@ def _site() -> Site:
     site, problems = load_site(sources)
     if site is None:
         raise ContentError("\n".join(f"{p.path}:{p.line}:{p.column} {p.code} {p.text}" for p in problems))
-    settings = Settings.read()
-    return with_base_url(site, None if settings.live else settings.base_url)
+    return with_base_url(site, _base_url(Settings.read()))
+
+
+def _base_url(settings: Settings) -> str | None:
+    """Where the pages are, if not where `links.base_url` says: in the sandbox, where `dripwell run` serves them."""
+    if settings.live or settings.base_url is not None:
+        return None if settings.live else settings.base_url
+    info = running(settings.state_dir)
+    return None if info is None else info.addresses.get("web")
 
 
 def _url(site: Site, form: Form) -> str:

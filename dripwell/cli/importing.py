@@ -100,7 +100,10 @@ def import_(
                 with installation.database.snapshot() as connection:
                     _write_bad(bad, found_file, import_runs.refusals(connection, run.id))
         zone = ZoneInfo(installation.site.clinic.timezone)
-    return Answer(_value(file, found, rules, dry_run), _lines(file, found, run, zone, bad), 1 if found.bad else 0)
+        lines = _lines(found_file, found, run, zone, bad)
+        if run is not None and not found.finished_before and found.added + found.known:
+            lines.append(_next(installation, run))
+    return Answer(_value(file, found, rules, dry_run), lines, 1 if found.bad else 0)
 
 
 def _reading(
@@ -234,16 +237,19 @@ def _value(file: Path, found: Imported, rules: Rules, dry_run: bool) -> dict[str
     }
 
 
-def _lines(file: Path, found: Imported, run: Run | None, zone: ZoneInfo, bad: Path | None) -> list[Line]:
-    counts = found.counts
+def _lines(read: Opened, found: Imported, run: Run | None, zone: ZoneInfo, bad: Path | None) -> list[Line]:
+    file, counts = read.path, found.counts
     if found.finished_before and run is not None and run.finished_at is not None:
         when = moment(run.finished_at, zone)
-        return [
+        lines: list[Line] = [
             f"{clean(file.name)} was imported with the same words before: run {run.id}, {when}. Nothing was done.",
             _sum(found, dry_run=False),
-            "To import it again all the same: the same command with --again",
         ]
-    lines: list[Line] = [f"  {clean(str(file))}:{row.line}  {clean(row.reason)}" for row in found.bad[:MOST_BAD_ROWS]]
+        if counts.refused:
+            where = "The same command with --bad FILE writes them" if bad is None else _where_bad(read, bad)
+            lines.append(f"{counted(counts.refused, 'row was', 'rows were')} bad then. {where}")
+        return [*lines, "To import it again all the same: the same command with --again"]
+    lines = [f"  {clean(str(file))}:{row.line}  {clean(row.reason)}" for row in found.bad[:MOST_BAD_ROWS]]
     if counts.refused > MOST_BAD_ROWS:
         more = "" if bad is not None else "; --bad FILE writes all"
         lines.append(f"  … and {number(counts.refused - MOST_BAD_ROWS)} more{more}")
@@ -257,20 +263,39 @@ def _lines(file: Path, found: Imported, run: Run | None, zone: ZoneInfo, bad: Pa
         lines.append(f"{counted(counts.leaving, 'address', 'addresses')} must not be mailed any more.")
     if counts.unsaid:
         them = counted(counts.unsaid, "row does", "rows do")
-        lines.append(f"{them} not say whether the person is a patient: a column `relationship` with {_OR}.")
+        lines.append(
+            f"{them} not say whether the person is a patient. To say it, give the file a column `relationship` with "
+            f"{_OR}{'' if run is None else ', and import it again'}."
+        )
     if bad is not None and counts.refused:
-        lines.append(f"The bad rows are in {clean(str(bad))}. When you have corrected them, import that file.")
+        lines.append(_where_bad(read, bad))
     if run is None:
-        return [*lines, "Nothing was changed. To import: the same command without --dry-run"]
-    topics = ", ".join(run.topics)
-    return [*lines, f"Into a campaign{f' for {topics}' if topics else ''}: dripwell enroll NAME --all"]
+        lines.append("Nothing was changed. To import: the same command without --dry-run")
+    return lines
+
+
+def _where_bad(file: Opened, bad: Path) -> str:
+    if file.layout.separator is None:
+        return f"The bad rows are in {clean(str(bad))}. Correct them in {clean(str(file.path))}, and import it again."
+    options = "with the same options" + ("" if file.reading.delimiter is None else " but --delimiter comma")
+    return f"The bad rows are in {clean(str(bad))}. When you have corrected them there, import that file {options}."
+
+
+def _next(installation: Installation, run: Run) -> str:
+    topics = run.topics or tuple(topic.name for topic in installation.site.topics)
+    with installation.database.snapshot() as connection:
+        names = services.campaigns_for(connection, topics)
+    if not names:
+        told = f" for {', '.join(run.topics)}" if run.topics else ""
+        return f"No campaign{told} is running yet."
+    return f"Into a campaign: {' or '.join(f'dripwell enroll {name} --all' for name in names[:3])}"
 
 
 def _sum(found: Imported, *, dry_run: bool) -> str:
     counts = found.counts
     left = f" + {number(counts.leaving)} left" if counts.leaving else ""
     return (
-        f"{number(counts.rows)} rows = {number(counts.added)} {'new' if dry_run else 'added'} + "
+        f"{counted(counts.rows, 'row')} = {number(counts.added)} {'new' if dry_run else 'added'} + "
         f"{number(counts.known)} known{left} + {number(counts.refused)} bad"
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
+from rich.text import Text
 
 from dripwell import bootstrap
 from dripwell.bootstrap import Installation
@@ -15,10 +16,11 @@ from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, n
 from dripwell.cli.subscribers import subscribers
 from dripwell.core import seal
 from dripwell.core.address import masked
+from dripwell.core.calls import zone_name
 from dripwell.core.errors import RefusedError
 from dripwell.services import enroll as people
 from dripwell.services import erase as services
-from dripwell.services import mine
+from dripwell.services import mine, plain
 from dripwell.storage import erasing
 
 MOST = 200
@@ -35,7 +37,7 @@ _STATES = {
 @click.argument("address", type=ADDRESS)
 @answers
 def data(address: str) -> Answer:
-    """Show everything that is held about one person, as their own page does. With --json it can be handed to them.
+    """Show everything that is kept about one person, in the words of their own page. --json is for them to take along.
 
     \b
     dripwell subscribers data maria@example.com
@@ -45,18 +47,26 @@ def data(address: str) -> Answer:
     with opened() as installation, installation.database.snapshot() as connection:
         person = people.find(connection, address, installation.pepper)
         found = mine.everything(connection, person.id)
-    lines: list[Line] = []
-    for name, rows in found.items():
-        if name == "format":
-            continue
-        several = rows if isinstance(rows, list) else [rows]
-        lines.append(f"{name.replace('_', ' ')}{'' if several else ': nothing'}")
-        lines += ["  " + clean(_one_line(row)) for row in several]
+        titles = mine.titles(connection, installation.versions, found)
+        site = installation.site
+    zone = ZoneInfo(site.clinic.timezone)
+    told = plain.sections(found, site, zone, titles, whole=True, most=None)
+    lines: list[Line] = [f"As their own page tells them. Times are {zone_name(zone.key)}."]
+    for section in told:
+        if section.entries:
+            lines += ["", Text(section.title, style="bold")]
+            lines += [line for entry in section.entries for line in _entry_lines(entry)]
+    nothing = [section.title for section in told if not section.entries]
+    lines += ["", "Nothing of these is kept:", *(f"  {title}" for title in nothing)] if nothing else []
     return Answer(found, lines)
 
 
-def _one_line(row: dict[str, Any]) -> str:
-    return " · ".join(f"{key} {value}" for key, value in row.items() if value not in (None, "", [], {}))
+def _entry_lines(entry: plain.Entry) -> list[Line]:
+    facts = [f"{label}: {said}" for label, said in entry.facts]
+    if not entry.title:
+        return [clean(f"  {fact}") for fact in facts]
+    lines: list[Line] = [clean(f"  {entry.title}")]
+    return [*lines, clean("    " + " · ".join(facts))] if facts else lines
 
 
 @subscribers.command()
@@ -65,15 +75,16 @@ def _one_line(row: dict[str, Any]) -> str:
 @by_whom
 @answers
 def erase(address: str, confirm: str | None, actor: str) -> Answer:
-    """Erase one person for good: from every table, and at the provider. Their address is never mailed again.
+    """Erase one person for good, here and at the provider. They are never mailed again unless they sign up themselves.
 
     \b
     dripwell subscribers erase maria@example.com
     dripwell subscribers erase maria@example.com --confirm maria@example.com
     dripwell subscribers erasures                      what still waits for the provider
 
-    A keyed hash stays in the list of those who must not be mailed, so that no import brings them back; only they can,
-    by confirming a form. A booked call is canceled. It cannot be undone, but by restoring a backup it is done again.
+    A keyed hash stays in the list of those who must not be mailed, so that neither an import nor staff brings them
+    back; only they can, by confirming a form. A booked call is canceled. It cannot be undone: after a backup from
+    before it is restored, they are erased once more.
     """
     with opened() as installation:
         with installation.database.snapshot() as connection:
@@ -91,19 +102,41 @@ def erase(address: str, confirm: str | None, actor: str) -> Answer:
         bootstrap.carry_on_erasing(installation, lambda: False)
         with installation.database.snapshot() as connection:
             latest = erasing.latest_of(connection, person.id)
-    assert latest is not None
+            assert latest is not None
+            answer = erasing.answer_of(connection, latest[0])
     state = latest[1]
-    lines = [f"{masked(address)} is mailed no more."]
-    if begun.complete:
+    return Answer(
+        {"erasure": begun.id, "state": state, "record_is_clean": begun.complete}, _erased_lines(address, state, answer)
+    )
+
+
+def _erased_lines(address: str, state: str, answer: erasing.Answered) -> list[Line]:
+    """What went, what stays, and what waits, in this order."""
+    lines: list[Line] = [f"{masked(address)} is erased and never mailed again unless they sign up themselves."]
+    if state == "begun":
         lines.append(
-            "The record is clean." if state != "asking" else "The record is clean; the provider has yet to take it."
+            "Waits: an email to them is under way at this moment. When it is known what became of it, within a day, "
+            "everything that says who they are goes, and the provider is asked to erase it, too."
         )
     else:
-        lines.append("A call for them is under way; the record is clean when that is settled, within a day.")
-    return Answer(
-        {"erasure": begun.id, "state": state, "record_is_clean": begun.complete},
-        [*lines, "What still waits: dripwell subscribers erasures"],
+        lines.append(
+            "Gone: the address, the name and all other fields, what they agreed to, their clicks, phone numbers and "
+            "notes about them. A booked call to come is canceled."
+        )
+    lines.append(
+        "Stays: a keyed hash of the address in the do-not-email list, so that no import brings them back, "
+        "and counts that name nobody."
     )
+    if state == "asking":
+        said = f" ({clean(answer.words)})" if answer.words else ""
+        lines.append(
+            f"Waits: the provider has not taken the request yet{said}. It is asked again by itself; until then the "
+            "address is kept for that alone, encrypted."
+        )
+    elif state != "begun":
+        done = "The provider has taken the request to erase, too." if answer.taken else f"{clean(answer.words)}."
+        return [*lines, done]
+    return [*lines, "Where it is: dripwell subscribers erasures"]
 
 
 def _agreed(address: str, confirm: str | None) -> None:
@@ -162,7 +195,7 @@ def erasures(everything: bool, settled: int | None, reason: str | None, actor: s
             "answer": row.answer,
             "job_id": row.job_id,
             "tries": row.tries,
-            "asked_again_at": row.retry_at if row.state == "asking" and row.tries else None,
+            "asked_again_at": row.retry_at if row.state == "asking" else None,
             "address": waiting.get(row.id),
         }
         for row in rows

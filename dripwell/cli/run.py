@@ -11,6 +11,7 @@ from dripwell import bootstrap
 from dripwell.cli import fleet
 from dripwell.cli.opening import project, ready_to_mail
 from dripwell.cli.output import note
+from dripwell.core.errors import UnavailableError
 from dripwell.embedded.lock import hold
 from dripwell.embedded.supervisor import Supervisor
 from dripwell.settings import Settings
@@ -34,6 +35,10 @@ def run() -> None:
 
             def ready() -> None:
                 held.announce(crew.addresses)  # other commands wait for this before they use our servers
+                try:
+                    bootstrap.begin_syncing(crew.database_url)
+                except UnavailableError:  # the passes find that out, too, and compare the lists within a day
+                    note("the record does not answer just now; the provider's lists are compared later")
                 note("")
                 note(f"ready   pages {crew.web_url}/healthz")
                 if crew.sandbox_url:

@@ -1,22 +1,43 @@
-"""`suppressions add|show|sync`: who must not be mailed, why, and how that compares with the provider's lists."""
+"""`suppressions add|show|list|lift|sync`: who must not be mailed and why, and the provider's lists."""
 
 from __future__ import annotations
 
 import time
+from datetime import timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
 from dripwell import bootstrap
 from dripwell.bootstrap import Connection
 from dripwell.cli.opening import ADDRESS, WORDS, by_whom, opened
-from dripwell.cli.output import Answer, answers, counted, table
-from dripwell.core.address import address_hash
+from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, number, table
+from dripwell.core.address import address_hash, masked, without_addresses
+from dripwell.core.errors import RefusedError
 from dripwell.services import leave, sync
-from dripwell.storage import campaigns, clock, provider_lists, provider_looks
+from dripwell.storage import campaigns, clock, provider_lists, provider_looks, suppressed
 from dripwell.storage import suppressions as ledger
 
-_SCOPE = click.STRING
 _SECONDS = 60.0
+_SHORT = 12
+"""So many letters of a hash tell addresses apart that nobody here has."""
+
+
+class Scope(click.ParamType[str]):
+    """`all`, `marketing`, `topic:NAME` or `campaign:NAME`."""
+
+    name = "scope"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what is no scope."""
+        kind, colon, about = str(value).partition(":")
+        if value in (ledger.ALL, ledger.MARKETING) or (kind in ("topic", "campaign") and colon and about.strip()):
+            return str(value)
+        self.fail("a scope is all, marketing, topic:NAME or campaign:NAME", param, ctx)
+
+
+_SCOPE = Scope()
 
 
 @click.group()
@@ -25,8 +46,8 @@ def suppressions() -> None:
 
     \b
     dripwell suppressions add maria@example.com --scope all --reason "she called"
-    dripwell suppressions show maria@example.com
-    dripwell suppressions sync
+    dripwell suppressions list
+    dripwell suppressions sync --dry-run
     """
 
 
@@ -44,8 +65,7 @@ def add(address: str, scope: str, reason: str, actor: str) -> Answer:
     dripwell suppressions add maria@example.com --scope marketing --reason "by letter"
     dripwell suppressions add maria@example.com --scope topic:news --reason "she asked" --by ana
     """
-    if scope not in (ledger.ALL, ledger.MARKETING) and scope.partition(":")[0] not in ("topic", "campaign"):
-        raise click.UsageError("a scope is all, marketing, topic:NAME or campaign:NAME")
+    reason = without_addresses(reason)
     with opened() as installation:
         addr_hash = address_hash(installation.pepper, address)
 
@@ -78,7 +98,7 @@ def show(address: str) -> Answer:
         addr_hash = address_hash(installation.pepper, address)
         scopes = sorted(scope for _, scope in ledger.reasons(connection, [addr_hash]))
         rows = [(scope, entry) for scope in scopes for entry in ledger.since_last_lift(connection, addr_hash, scope)]
-        zone = clock.read(connection).wall_now.tzinfo
+    zone = ZoneInfo(installation.site.clinic.timezone)
     value = [
         {"scope": scope, "reason": one.reason, "source": one.source, "evidence": one.evidence, "at": one.at}
         for scope, one in rows
@@ -86,11 +106,110 @@ def show(address: str) -> Answer:
     lines = table(
         ["scope", "since", "reason", "source", "evidence"],
         [
-            [scope, f"{one.at.astimezone(zone):%Y-%m-%d %H:%M}", one.reason, one.source, one.evidence]
+            [clean(scope), moment(one.at, zone), clean(one.reason), clean(one.source), clean(one.evidence)]
             for scope, one in rows
         ],
     )
     return Answer({"suppressions": value}, lines if rows else [f"{address} is not suppressed."])
+
+
+@suppressions.command("list")
+@click.option("--scope", type=_SCOPE, help="Only this scope.")
+@click.option("--source", help="Only what this source said last: page, reply, staff, import, provider …")
+@click.option("--limit", type=click.IntRange(0, 1000), default=20, show_default=True, help="So many of the newest.")
+@click.option("--addresses", is_flag=True, help="Show addresses whole. Otherwise they are masked, as on the pages.")
+@answers
+def list_(scope: str | None, source: str | None, limit: int, addresses: bool) -> Answer:
+    """Count who must not be mailed, by scope and source, and list the newest.
+
+    \b
+    dripwell suppressions list
+    dripwell suppressions list --scope all --source provider
+    dripwell suppressions list --limit 100 --addresses --json
+
+    The ledger knows addresses by a keyed hash. Where no subscriber has the address, its first letters stand for it.
+    """
+    with opened() as installation, installation.database.snapshot() as connection:
+        counts = suppressed.counted(connection, scope=scope, source=source)
+        newest = suppressed.newest(connection, limit=limit, scope=scope, source=source)
+    zone = ZoneInfo(installation.site.clinic.timezone)
+    shown = [
+        {
+            "address": None if one.address is None else one.address if addresses else masked(one.address),
+            "hash": one.addr_hash.hex()[:_SHORT] if one.address is None else None,
+            "scope": one.scope,
+            "reason": one.reason,
+            "source": one.source,
+            "at": one.at,
+        }
+        for one in newest
+    ]
+    value = {
+        "counts": [{"scope": one.scope, "source": one.source, "addresses": one.addresses} for one in counts],
+        "newest": shown,
+    }
+    if not counts:
+        return Answer(
+            value, ["Nobody is suppressed." if scope is source is None else "Nobody like that is suppressed."]
+        )
+    lines: list[Line] = [
+        *table(
+            ["scope", "source", "addresses"],
+            [[clean(one.scope), clean(one.source), number(one.addresses)] for one in counts],
+        )
+    ]
+    if shown:
+        rows = [
+            [str(line["address"] or line["hash"]), clean(one.scope), moment(one.at, zone), clean(one.reason),
+             clean(one.source)]
+            for line, one in zip(shown, newest, strict=True)
+        ]  # fmt: skip
+        lines += ["", *table(["the newest", "scope", "since", "reason", "source"], rows)]
+    return Answer(value, lines)
+
+
+@suppressions.command()
+@click.argument("address", type=ADDRESS)
+@click.option("--scope", type=_SCOPE, required=True, help="all: nothing else can be lifted by an operator.")
+@click.option("--reason", type=WORDS, required=True, help="Why, for the ledger.")
+@by_whom
+@answers
+def lift(address: str, scope: str, reason: str, actor: str) -> Answer:
+    """Let service emails, such as those about a booked call, reach an address again. Marketing stays forbidden.
+
+    \b
+    dripwell suppressions lift maria@example.com --scope all --reason "the mailbox works again"
+    dripwell suppressions lift maria@example.com --scope all --reason "she called and asked" --by ana
+    dripwell suppressions lift maria@example.com --scope all --reason "a typing error of ours" --json
+
+    To marketing people come back only by their own fresh, confirmed sign-up. Refused for whoever reported spam.
+    """
+    if scope != ledger.ALL:
+        raise RefusedError(
+            f"scope {scope} is lifted by its person alone: by signing up again with a form and confirming it. "
+            "To see what stands: dripwell suppressions show ADDRESS"
+        )
+    reason = without_addresses(reason)
+    with opened() as installation:
+        addr_hash = address_hash(installation.pepper, address)
+
+        def work(connection: Connection) -> list[tuple[bytes, str]]:
+            times = clock.read(connection)
+            lifted = leave.lift_all(connection, addr_hash=addr_hash, reason=reason, actor=actor, times=times)
+            if lifted:
+                campaigns.add_activity(
+                    connection, actor=actor, action="lifted", about="scope all", detail={"reason": reason}
+                )
+            return lifted
+
+        lifted = installation.database.retrying(work)
+        installation.fast.remove(lifted)
+    said = (
+        "may get service emails again, and marketing only after a fresh, confirmed sign-up."
+        if lifted
+        else "was not suppressed in scope all. Nothing was changed."
+    )
+    return Answer({"lifted": bool(lifted), "scope": scope}, [f"{address} {said}"])
 
 
 @suppressions.command("sync")
@@ -111,7 +230,7 @@ def sync_(dry_run: bool) -> Answer:
             return Answer({"lists": None}, ["This provider (SMTP) has no lists: the ledger here is the only one."])
         try:
             if dry_run:
-                found, said = sync.dry_run(
+                found, unlisted, said = sync.dry_run(
                     installation.database,
                     lists,
                     hash_of=lambda one: address_hash(installation.pepper, one),
@@ -125,15 +244,20 @@ def sync_(dry_run: bool) -> Answer:
                     ["list", "entries", "not suppressed here", "lifted here"],
                     [[d.name, str(d.entries), str(d.new), str(d.lifted)] for d in found],
                 )
-                return Answer({"lists": value, "stopped": said}, [*lines, said] if said else lines, 1 if said else 0)
+                if unlisted is not None:
+                    there = counted(unlisted, "address", "addresses")
+                    lines += ["", f"{there} suppressed here for all mail and not listed there."]
+                answer = {"lists": value, "unlisted": unlisted, "stopped": said}
+                return Answer(answer, [*lines, said] if said else lines, 1 if said else 0)
             with installation.database.transaction() as connection:
-                sync.begin(connection)
+                sync.begin(connection, unless_within=timedelta(0))
             moved = sync.sync(
                 installation.database,
                 lists,
                 installation.fast,
                 hash_of=lambda one: address_hash(installation.pepper, one),
                 out_of_time=lambda: time.monotonic() > until,
+                pages=sync.MOST_ROWS,
             )
         finally:
             lists.close()

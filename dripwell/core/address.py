@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import unicodedata
 
 from email_validator import EmailNotValidError, validate_email
@@ -39,3 +40,11 @@ def masked(address: str) -> str:
     """Return `m•••a@example.com`: enough for its owner to know it, too little for a passer-by."""
     local, _, domain = address.rpartition("@")
     return f"{local[:1]}•••{local[-1:] if len(local) > 2 else ''}@{domain}"
+
+
+_LIKE_AN_ADDRESS = re.compile(r"[^\s<>()\[\]{}\"',;:=]+[@\uff20][^\s<>()\[\]{}\"',;:=]+")
+
+
+def without_addresses(words: str) -> str:
+    """Return the words with `[address]` for whatever looks like one: what is kept for ever names nobody."""
+    return _LIKE_AN_ADDRESS.sub("[address]", words)

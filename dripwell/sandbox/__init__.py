@@ -9,11 +9,12 @@ combined (`sam+late+complain@example.com`); a tag that is not in this table mean
 
 tag                what it does
 -----------------  ------------------------------------------------------------------------------------------------
-+bounce            every mail bounces hard (550 5.1.1, Invalid Address)
-+bounce-at-K       the K-th mail to this address and all later ones bounce hard; earlier ones are delivered
++bounce            bounces hard (550 5.1.1, Invalid Address); later mails are dropped: the address is on a list
++bounce-at-K       the K-th mail to this address bounces hard; earlier ones are delivered
 +softbounce        deferred, then blocked (452 4.2.2, Mailbox Unavailable)
 +defer             deferred, delivered a second later
 +dropped           the provider drops it itself (Bounced Address)
++invalid           the provider drops it as no address at all (Invalid)
 +asyncbounce       delivered, then a bounce without custom args and without `sg_message_id` (rules 2.5)
 +complain          delivered, then reported as spam
 +unsubscribe       delivered, then the provider's own unsubscribe event

@@ -20,6 +20,7 @@ from dripwell.sandbox.behavior import ALWAYS, SLOW_SECONDS, Misanswer, is_slow, 
 from dripwell.sandbox.config import Config
 from dripwell.sandbox.fast import FastLedger
 from dripwell.sandbox.ledger import Ledger
+from dripwell.sandbox.listing import Lists
 from dripwell.sandbox.postman import Key, Postman
 from dripwell.sandbox.rules import Fault
 from dripwell.sandbox.server import Lines, listen, server
@@ -42,7 +43,7 @@ _MESSAGES = {
 def create_app(config: Config) -> Starlette:
     """The application. Opens the state folder at once; the postman starts and ends with the lifespan."""
     book = (FastLedger if config.fast else Ledger)(config.state, config.seed)
-    sandbox = Sandbox(config, book, Postman(book, Key(config.state), config), Lines(), config.mood)
+    sandbox = Sandbox(config, book, Postman(book, Key(config.state), config), Lines(), Lists(config.state), config.mood)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -65,7 +66,7 @@ def create_app(config: Config) -> Starlette:
         Route("/v3/logs", search, methods=["POST"]),
         Route("/v3/logs/{sg_message_id}", detail, methods=["GET"]),
         *erasing.routes(sandbox),
-        *lists.routes(lists.Lists(config.state), config.key, config.now),
+        *lists.routes(sandbox),
         Route("/v3/{rest:path}", _nothing_there, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]),
         *control.routes(sandbox),
         *([] if config.fast else [Mount("/", routes=inbox.routes(config, book))]),
@@ -182,7 +183,12 @@ def _claim(book: Ledger, addresses: list[str]) -> tuple[Misanswer, int] | None:
 def _accept(sandbox: Sandbox, read: ledger.Request) -> str:
     if not read.people:  # a scripted answer accepted nobody
         return "0" * 22
-    call = sandbox.ledger.add(read, sandbox.config.now())
+    if sandbox.config.fast:
+        call = sandbox.ledger.add(read, sandbox.config.now())
+    else:
+        dropped = sandbox.lists.dropped([address for _, address in read.people])
+        call = sandbox.ledger.add(read, sandbox.config.now(), dropped)
+        sandbox.lists.learn(call, sandbox.config.late)
     sandbox.postman.take(call)
     return call.provider_id
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "processed", "delivered", "deferred", "bounce", "blocked", "dropped", "asyncbounce", "spamreport", "unsubscribe"
-]
+    "processed", "delivered", "deferred", "bounce", "blocked", "dropped", "invalid", "asyncbounce", "spamreport",
+    "unsubscribe",
+]  # fmt: skip
 Misanswer = Literal["badrow", "badcall", "ratelimit", "500before", "hangup", "500after"]
 
 SLOW_SECONDS = 2.0
@@ -23,6 +24,7 @@ class Happening:
 
     kind: Kind
     after: float = 0.0
+    why: str = ""  # of a mail that was dropped, when it is not the usual reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ def course(address: str, nth: int, late: float) -> Course:
 def _end(found: frozenset[str], nth: int) -> tuple[tuple[Kind, float], ...]:
     if "dropped" in found:
         return (("dropped", 0.0),)
+    if "invalid" in found:
+        return (("invalid", 0.0),)
     if _bounces(found, nth):
         return ("processed", 0.0), ("bounce", 0.0)
     if "softbounce" in found:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from dripwell.sandbox import answers, hostile
+from dripwell.sandbox import answers, hostile, lists
 from dripwell.sandbox.ledger import Ledger, Mail
 from dripwell.sandbox.postman import changed
 from dripwell.sandbox.state import Sandbox
@@ -36,6 +36,8 @@ def routes(sandbox: Sandbox) -> list[Route]:
         control("/control/mails", _show_mails, "GET"),
         control("/control/counts", _show_counts, "GET"),
         control("/control/public-key", _show_key, "GET"),
+        control("/control/lists", _show_lists, "GET"),
+        control("/control/lists", _change_lists, "POST"),
         control("/control/next", _set_next, "POST"),
         control("/control/webhooks", _set_webhooks, "POST"),
         control("/control/logs", _set_logs, "POST"),
@@ -124,6 +126,18 @@ def _mail_json(mail: Mail) -> dict[str, Any]:
 def links(markup: str) -> list[str]:
     """The targets of every link in a mail's HTML, in order."""
     return [html.unescape(double or single) for double, single in _LINK.findall(markup)]
+
+
+async def _show_lists(sandbox: Sandbox, request: Request) -> Response:
+    return JSONResponse(await run_in_threadpool(lists.shown, sandbox))
+
+
+async def _change_lists(sandbox: Sandbox, request: Request) -> Response:
+    try:
+        await run_in_threadpool(lists.change, sandbox, await request.json())
+    except (ValueError, TypeError) as error:
+        return _wrong(str(error))
+    return await _show_lists(sandbox, request)
 
 
 async def _set_next(sandbox: Sandbox, request: Request) -> Response:

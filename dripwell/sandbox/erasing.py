@@ -79,6 +79,7 @@ async def _erase(sandbox: Sandbox, request: Request, asked: deque[float], forced
 def _carry_out(sandbox: Sandbox, addresses: Collection[str], now: float) -> str:
     for address in sorted(set(addresses)):
         sandbox.ledger.forget(address)
+        sandbox.lists.forget(address)
     path = sandbox.config.state / "erasures.jsonl"
     known = len(requests(sandbox.config.state))
     job = hashlib.sha256(f"erasure {sandbox.config.seed} {known}".encode()).hexdigest()[:32]

@@ -12,7 +12,11 @@ from typing import Any
 from dripwell.sandbox.behavior import Course, Happening, Kind
 from dripwell.sandbox.ledger import message_id
 
-NAMES: Mapping[Kind, str] = {"blocked": "bounce", "asyncbounce": "bounce"}  # the rest is called as its kind
+NAMES: Mapping[Kind, str] = {
+    "blocked": "bounce",
+    "asyncbounce": "bounce",
+    "invalid": "dropped",
+}  # the rest is called as its kind
 
 _DETAILS: Mapping[Kind, Mapping[str, Any]] = {
     "processed": {},
@@ -35,6 +39,7 @@ _DETAILS: Mapping[Kind, Mapping[str, Any]] = {
         "tls": 1,
     },
     "dropped": {"reason": "Bounced Address", "status": "5.0.0"},
+    "invalid": {"reason": "Invalid", "status": "5.0.0"},
     "asyncbounce": {
         "type": "bounce",
         "bounce_classification": "Invalid Address",
@@ -69,6 +74,8 @@ def event(to: Addressee, happening: Happening, number: int, *, copy: int = 0, od
         "sg_event_id": event_id(to.provider_id, to.index, number, copy),
         **_DETAILS[happening.kind],
     }
+    if happening.why:
+        made["reason"] = happening.why
     if odd and "attempt" in made:
         made["attempt"] = int(made["attempt"])
     if happening.kind == "asyncbounce":

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dripwell.sandbox.ledger import Call, DamagedStateError, Ledger, Mail, Request, address_hash, args_of, id_of_call
+from dripwell.sandbox.ledger import (
+    NOBODY_DROPPED,
+    Call,
+    DamagedStateError,
+    Ledger,
+    Mail,
+    Request,
+    address_hash,
+    args_of,
+    id_of_call,
+)
 
 
 class FastLedger(Ledger):
@@ -22,8 +32,8 @@ class FastLedger(Ledger):
             raise DamagedStateError(f"A fast sandbox needs an empty folder, and {state} has a ledger.")
         super().__init__(state, seed)
 
-    def add(self, request: Request, now: float) -> Call:
-        """Accept these people's mails. Returns when the ledger lines are on the disk."""
+    def add(self, request: Request, now: float, dropped: Mapping[int, str] = NOBODY_DROPPED) -> Call:
+        """Accept these people's mails. Returns when the ledger lines are on the disk. Nobody is ever `dropped`."""
         args = [args_of(request.body, row) for row, _ in request.people]
         written = {batch: json.dumps(batch) for batch in {arg.get("dw_b") for arg in args}}
         size = len(request.people)

@@ -19,12 +19,16 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from dripwell.sandbox.filling import Cut, cut, fill, words_pattern
 from dripwell.sandbox.forgetting import NOBODY, overwrite_lines, overwrite_mails
 
 KEPT_BODIES = 8  # parsed requests kept in memory; the inbox and the webhook mostly want the newest
+
+
+NOBODY_DROPPED: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Call:
     nths: tuple[int, ...]  # 1: the first mail ever to that address
     offset: int  # of the request in mails.jsonl
     length: int
+    dropped: Mapping[int, str]  # why, by the place of the person: the provider's lists had them
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +170,19 @@ class Ledger:
 
     # ---- writing
 
-    def add(self, request: Request, now: float) -> Call:
-        """Accept these people's mails. Returns when the ledger lines are on the disk."""
+    def add(self, request: Request, now: float, dropped: Mapping[int, str] = NOBODY_DROPPED) -> Call:
+        """Accept these people's mails. Returns when the ledger lines are on the disk. `dropped` are taken all the same.
+
+        They are named by their place among the people, with the reason.
+        """
         shape = request.shape
         filled = [_digests(shape, request.body, row) for row, _ in request.people]
         with self._lock:
             number = len(self._index.calls) + 1
             provider_id = id_of_call(self._seed, number)
             head = {"call": number, "t": now, "id": provider_id, "people": request.people, "length": len(request.raw)}
+            if dropped:
+                head["dropped"] = dropped
             head_line = json.dumps(head, separators=(",", ":")).encode() + b"\n"
             # JSON strings hold no raw line break, so breaks between tokens can become spaces.
             raw = request.raw.replace(b"\r", b" ").replace(b"\n", b" ")
@@ -185,7 +195,15 @@ class Ledger:
             ]
             self._lines.append("".join(lines).encode())
             call = self._count(
-                number, now, provider_id, request.people, [hashes[0] for hashes in filled], args, offset, len(raw)
+                number,
+                now,
+                provider_id,
+                request.people,
+                [hashes[0] for hashes in filled],
+                args,
+                offset,
+                len(raw),
+                dropped,
             )
             self._keep(number, request.body, shape)
             return call
@@ -348,6 +366,7 @@ class Ledger:
         args: Sequence[Mapping[str, str]],
         offset: int,
         length: int,
+        dropped: Mapping[int, str] = NOBODY_DROPPED,
     ) -> Call:
         index = self._index
         first = index.accepted + 1
@@ -371,6 +390,7 @@ class Ledger:
             nths=tuple(nths),
             offset=offset,
             length=length,
+            dropped=dropped,
         )
         index.calls.append(call)
         index.firsts.append(first)
@@ -396,6 +416,7 @@ class Ledger:
                 [{key: line[key] for key in ("dw_b", "dw_m") if line[key] is not None} for line in lines],
                 offset,
                 head["length"],
+                {int(place): why for place, why in head.get("dropped", {}).items()},
             )
             end_of_lines, end_of_mails = end, offset + head["length"] + 1
         heads.close()

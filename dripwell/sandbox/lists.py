@@ -1,63 +1,38 @@
-"""The provider's suppression lists, as OAI tsg_suppressions_v3.yaml has them: kept on disk, paged, by address."""
+"""The provider's suppression lists over HTTP, as OAI tsg_suppressions_v3.yaml has them, and `/control/lists`."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-NAMES = ("bounces", "blocks", "spam_reports", "invalid_emails", "unsubscribes")
+from dripwell.sandbox import answers
+from dripwell.sandbox.answers import Answer
+from dripwell.sandbox.listing import NAMES
+from dripwell.sandbox.state import Sandbox
+
 PAGE = 500
 
 
-class Lists:
-    """Who is on which list; each change is a line of `lists.jsonl`."""
-
-    def __init__(self, state: Path) -> None:
-        self._path = state / "lists.jsonl"
-        self._lock = threading.Lock()
-        self._lists: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in NAMES}
-        if self._path.exists():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                self._apply(json.loads(line))
-
-    def _apply(self, change: dict[str, Any]) -> None:
-        entries, address = self._lists[change["list"]], change["email"].lower()
-        if change["entry"] is None:
-            entries.pop(address, None)
-        else:
-            entries.setdefault(address, change["entry"])
-
-    def change(self, name: str, email: str, entry: dict[str, Any] | None) -> None:
-        """Put an address on a list, or with None take it off."""
-        with self._lock:
-            change = {"list": name, "email": email, "entry": entry}
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(change) + "\n")
-            self._apply(change)
-
-    def entries(self, name: str) -> list[dict[str, Any]]:
-        """Everybody on a list, the newest first."""
-        with self._lock:
-            return sorted(self._lists[name].values(), key=lambda entry: -int(entry["created"]))
-
-
-def routes(lists: Lists, key: str, now: Callable[[], float]) -> list[Route]:
+def routes(sandbox: Sandbox) -> list[Route]:
     """The API's paths for the lists."""
+    lists, now = sandbox.lists, sandbox.config.now
 
     def guarded(answer: Callable[[Request, Any], Response]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            if request.headers.get("authorization") != f"Bearer {key}":
+            raw = await request.body()
+            scripted = sandbox.lists_script.take()
+            if scripted is not None:
+                return _scripted(scripted)
+            if request.headers.get("authorization") != f"Bearer {sandbox.config.key}":
                 return _refused("authorization required", 401)
             try:
-                raw = await request.body()
-                return answer(request, json.loads(raw) if raw else None)
+                return await run_in_threadpool(answer, request, json.loads(raw) if raw else None)
             except (ValueError, KeyError, TypeError, AttributeError):
                 return _refused("Bad Request", 400)
 
@@ -80,7 +55,7 @@ def routes(lists: Lists, key: str, now: Callable[[], float]) -> list[Route]:
         if name not in NAMES or name == "unsubscribes":
             return _refused("Not Found", 404)
         for email in [str(one) for one in body["emails"]]:
-            lists.change(name, email, None)
+            lists.take_off(name, email)
         return Response(status_code=204)
 
     def add(request: Request, body: Any) -> Response:
@@ -88,11 +63,11 @@ def routes(lists: Lists, key: str, now: Callable[[], float]) -> list[Route]:
         if not isinstance(emails, list) or not all(isinstance(one, str) and "@" in one for one in emails):
             return _refused("recipient_emails is a list of addresses", 400)
         for email in emails:
-            lists.change("unsubscribes", email, {"created": int(now()), "email": email})
+            lists.put("unsubscribes", email, now())
         return JSONResponse({"recipient_emails": emails}, 201)
 
     def take_off(request: Request, body: Any) -> Response:
-        lists.change("unsubscribes", request.path_params["email"], None)
+        lists.take_off("unsubscribes", request.path_params["email"])
         return Response(status_code=204)
 
     return [
@@ -103,5 +78,36 @@ def routes(lists: Lists, key: str, now: Callable[[], float]) -> list[Route]:
     ]
 
 
-def _refused(message: str, status: int) -> JSONResponse:
-    return JSONResponse({"errors": [{"field": None, "message": message}]}, status)
+def shown(sandbox: Sandbox) -> dict[str, Any]:
+    """Every list, and how many scripted answers wait."""
+    return {**{name: sandbox.lists.entries(name) for name in NAMES}, "scripted": len(sandbox.lists_script)}
+
+
+def change(sandbox: Sandbox, wish: object) -> None:
+    """Carry out a control request. Raises ValueError naming what is wrong, before anything is changed."""
+    if not isinstance(wish, dict) or not wish.keys() <= {"add", "remove", "answers", "clear"}:
+        raise ValueError('The body is {"add": {"bounces": ["a@example.com"]}, "remove": {…}, "answers": […]}.')
+    changes: dict[str, list[tuple[str, str]]] = {"add": [], "remove": []}
+    for what, found in changes.items():
+        for name, emails in dict(wish.get(what) or {}).items():
+            if name not in NAMES or not isinstance(emails, list) or not all(isinstance(one, str) for one in emails):
+                raise ValueError(f"{what} names lists ({', '.join(NAMES)}), each with its addresses.")
+            found += [(name, email) for email in emails]
+    scripted = answers.parse(wish) if "answers" in wish else []
+    if wish.get("clear"):
+        sandbox.lists_script.clear()
+    sandbox.lists_script.add(scripted)
+    for name, email in changes["add"]:
+        sandbox.lists.put(name, email, sandbox.config.now())
+    for name, email in changes["remove"]:
+        sandbox.lists.take_off(name, email)
+
+
+def _scripted(answer: Answer) -> Response:
+    if answer.body is None and answer.status >= 300:
+        return _refused("scripted", answer.status, dict(answer.headers))
+    return Response(answer.body or "", answer.status, dict(answer.headers), "application/json")
+
+
+def _refused(message: str, status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"errors": [{"field": None, "message": message}]}, status, headers)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dripwell.sandbox.behavior import Happening, course
+from dripwell.sandbox.behavior import Happening
 from dripwell.sandbox.events import Addressee, log_event
 from dripwell.sandbox.ledger import Call, Ledger, message_id
+from dripwell.sandbox.listing import course_of
 
 _CONDITION = re.compile(
     r"\s*(?P<field>[a-z_]+)\s*(?:(?P<operator>>=|<=|=|>|<)\s*(?:TIMESTAMP\s*)?(?P<value>'[^']*'|\"[^\"]*\")"
@@ -30,6 +31,7 @@ _STATUSES = {
     "processed": "processed",
     "deferred": "deferred",
     "dropped": "dropped",
+    "invalid": "dropped",
     "bounce": "bounced",
     "asyncbounce": "bounced",
     "blocked": "blocked",
@@ -103,7 +105,7 @@ def detail(ledger: Ledger, wanted: str, now: float, late: float) -> dict[str, An
     row = call.rows[index]
     args = {**(body.get("custom_args") or {}), **(body["personalizations"][row].get("custom_args") or {})}
     to = Addressee(call.addresses[index], call.at, call.provider_id, index, args, tuple(body.get("categories") or ()))
-    fate = course(call.addresses[index], call.nths[index], late)
+    fate = course_of(call, index, late)
     events = [
         log_event(to, happening, number)
         for number, happening in enumerate(fate.happenings)
@@ -134,7 +136,7 @@ def find(ledger: Ledger, wanted: str) -> tuple[Call, int] | None:
 
 def so_far(call: Call, index: int, now: float, late: float) -> list[Happening]:
     """What has happened to a mail until now."""
-    fate = course(call.addresses[index], call.nths[index], late)
+    fate = course_of(call, index, late)
     return [happening for happening in fate.happenings if call.at + happening.after <= now]
 
 

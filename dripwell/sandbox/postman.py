@@ -27,6 +27,7 @@ from dripwell.sandbox.config import Config
 from dripwell.sandbox.events import Addressee, webhook_events
 from dripwell.sandbox.hostile import Mood, fate
 from dripwell.sandbox.ledger import Call, Ledger
+from dripwell.sandbox.listing import course_of
 
 MAX_EVENTS = 1_000  # in one array
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
@@ -219,7 +220,10 @@ class Postman:
         for index, address in enumerate(call.addresses):
             own = body["personalizations"][call.rows[index]].get("custom_args") or {}
             to = Addressee(address, call.at, call.provider_id, index, {**shared, **own}, categories)
-            heard, nonsense = fate(mood, call.number, index, course(address, call.nths[index], self._late))
+            becomes = course(address, call.nths[index], self._late)
+            if call.dropped:
+                becomes = course_of(call, index, self._late)
+            heard, nonsense = fate(mood, call.number, index, becomes)
             if nonsense is not None:
                 self.post_raw(nonsense)
             webhook_events(

@@ -10,6 +10,7 @@ from dripwell.sandbox.answers import Script
 from dripwell.sandbox.config import Config
 from dripwell.sandbox.hostile import Mood
 from dripwell.sandbox.ledger import Ledger
+from dripwell.sandbox.listing import Lists
 from dripwell.sandbox.postman import Postman
 from dripwell.sandbox.server import Lines
 
@@ -42,8 +43,10 @@ class Sandbox:
     ledger: Ledger
     postman: Postman
     lines: Lines
+    lists: Lists
     mood: Mood = field(default_factory=Mood)
     script: Script = field(default_factory=Script)
+    lists_script: Script = field(default_factory=Script)
     logs: LogManners = field(default_factory=LogManners)
     counts: Counts = field(default_factory=Counts)
     later: set[asyncio.Task[str]] = field(default_factory=set)

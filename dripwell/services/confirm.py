@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from dripwell.core.agreement import Asked, asked_by
 from dripwell.core.campaign import Site, Topic
 from dripwell.services import happen
 from dripwell.services.versions import Versions
-from dripwell.storage import campaigns, clock, consents, signups, subscribers, suppressions
+from dripwell.storage import campaigns, clock, consents, erasing, signups, subscribers, suppressions
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 from dripwell.storage.signups import Signup
 from dripwell.storage.subscribers import Subscriber
 
 
+class State(Enum):
+    """What a confirmation link can do."""
+
+    OPEN = "open"  # its button makes it true
+    OVERTAKEN = "overtaken"  # its person has unsubscribed since they asked: only a new request counts
+    DONE = "done"  # its button was pressed
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a confirmation link asks, in the words its person was shown. `done`: its button was pressed before."""
+    """What a confirmation link asks, in the words its person was shown. `holds`: what of it is mailed now."""
 
     enrollment_id: int
     signup: Signup
     address: str
     asked: tuple[Asked, ...]
     topics: tuple[Topic, ...]  # of each that is asked, the form's own first
-    done: bool
+    state: State
+    holds: tuple[Topic, ...]
 
 
 def read(connection: Connection, *, enrollment_id: int, site: Site) -> Request | None:
-    """The request this link names; None when its person is erased or its topic is gone."""
+    """The request this link names; None when its person is erased, or is being erased, or its topic is gone."""
     signup = signups.of_mails(connection, [enrollment_id]).get(enrollment_id)
     if signup is None or signup.address is None:
+        return None
+    erasure = erasing.latest_of(connection, signup.subscriber_id)
+    if erasure is not None and erasure[1] == "begun":
         return None
     asked = asked_for(signup, site)
     topics = tuple(topic for one in asked if (topic := site.topic(one.topic)) is not None)
@@ -38,7 +51,21 @@ def read(connection: Connection, *, enrollment_id: int, site: Site) -> Request |
         return None
     there = {topic.name for topic in topics}
     kept = tuple(one for one in asked if one.topic in there)
-    return Request(enrollment_id, signup, signup.address, kept, topics, signup.confirmed_at is not None)
+    state = State.DONE if signup.confirmed_at else State.OVERTAKEN if signup.overtaken else State.OPEN
+    holds = _hold(connection, signup.subscriber_id, topics)
+    return Request(enrollment_id, signup, signup.address, kept, topics, state, holds)
+
+
+def _hold(connection: Connection, subscriber_id: int, topics: tuple[Topic, ...]) -> tuple[Topic, ...]:
+    """Of these topics those that are mailed: agreed to, and not suppressed."""
+    known = suppressions.address_of(connection, subscriber_id)
+    if known is None or known[0] is None:
+        return ()
+    stopped = {scope for _, scope in suppressions.reasons(connection, [known[0]])}
+    if stopped & {suppressions.ALL, suppressions.MARKETING}:
+        return ()
+    given = consents.given(connection, subscriber_id)
+    return tuple(topic for topic in topics if topic.name in given and f"topic:{topic.name}" not in stopped)
 
 
 def asked_for(signup: Signup, site: Site) -> tuple[Asked, ...]:
@@ -66,17 +93,24 @@ def confirm(
 ) -> Confirmed | None:
     """Press the button: active, consent in the words that were shown, its series begins. Pressing twice is once.
 
-    A fresh confirmed opt-in lifts an earlier unsubscribe, as SENDING section 9 allows; a dead address or a complaint
-    stays as it is until an operator lifts it. `page` and `network` are where the button was pressed: they are kept for
-    a request that did not come over the web.
+    A fresh confirmed opt-in lifts an earlier unsubscribe, as SENDING section 9 allows, and fresh is a request that was
+    made after it: a link that was mailed before the unsubscribe changes nothing (OVERTAKEN). A dead address or a
+    complaint stays as it is until an operator lifts it. None: there is no such request (any more).
+    `page` and `network` are where the button was pressed: kept for a request that did not come over the web.
     """
     request = read(connection, enrollment_id=enrollment_id, site=site)
-    if request is None or request.done:
+    if request is None or request.state is not State.OPEN:
         return None if request is None else Confirmed(request)
     signup = request.signup
+    known = suppressions.address_of(connection, signup.subscriber_id)
+    if known is not None and known[0] is not None and suppressions.reasons(connection, [known[0]]):
+        signups.hold_ledger(connection)  # there is something to lift
     person = subscribers.lock(connection, signup.subscriber_id)
     times = clock.read(connection)
-    if person is None or person.addr_hash is None or not signups.confirm(connection, signup.id, times.now):
+    request = read(connection, enrollment_id=enrollment_id, site=site)  # whatever was said until now counts
+    if request is None or person is None or person.addr_hash is None:
+        return None
+    if request.state is not State.OPEN or not signups.confirm(connection, signup.id, times.now):
         return Confirmed(request)
     lifted = _lift(connection, person.addr_hash, request, _started_by(connection, versions, signup.form))
     if not suppressions.since_last_lift(connection, person.addr_hash, suppressions.ALL):
@@ -84,7 +118,8 @@ def confirm(
     _keep_answers(connection, person, signup)
     _agree(connection, request, times, page=page, network=network)
     happen.trigger(connection, versions, person.id, "form", signup.form, times)
-    return Confirmed(request, tuple((person.addr_hash, scope) for scope in lifted))
+    pressed = read(connection, enrollment_id=enrollment_id, site=site)
+    return Confirmed(pressed or request, tuple((person.addr_hash, scope) for scope in lifted))
 
 
 def _started_by(connection: Connection, versions: Versions, form: str) -> list[str]:

@@ -13,7 +13,7 @@ from dripwell.core.states import Reason
 from dripwell.services import leave, publish, signup
 from dripwell.services.joining import Joining, let_in
 from dripwell.services.versions import Versions
-from dripwell.storage import campaigns, clock, consents, enrollments, subscribers
+from dripwell.storage import campaigns, clock, consents, enrollments, erasing, subscribers
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 from dripwell.storage.subscribers import Subscriber
@@ -49,9 +49,14 @@ def add(
     With `consent` the person is active; without, unconfirmed. Consent here lifts no suppression: somebody who
     unsubscribed stays unsubscribed until they opt in themselves. `relationship` is prospect, patient or unknown; a new
     person of whom nothing is said is a prospect, and a patient stays one unless this `corrects` it (rules 5.5), which
-    is noted as done by `actor`.
+    is noted as done by `actor`. Raises RefusedError for consent in the name of somebody who was erased.
     """
     hashed = address_hash(pepper, address)
+    if consent is not None and was_erased(connection, hashed):
+        raise RefusedError(
+            f"{address} was erased, so only they themselves can come back, by confirming a form. When they ask to: "
+            f"dripwell subscribers add {address} --confirm-by-email --form NAME"
+        )
     state = "active" if consent is not None else "unconfirmed"
     new = subscribers.add(
         connection,
@@ -118,6 +123,8 @@ def correct(
     """
     known = subscribers.by_hash(connection, address_hash(pepper, address))
     if known is None:
+        if was_erased(connection, address_hash(pepper, address)):
+            raise NotFoundError(_gone(address))
         raise NotFoundError(
             f"no subscriber has the address {address}, so there is nothing to correct. To add them, say how they "
             f"agreed: dripwell subscribers add {address} --topic TOPIC --source WORDS --relationship {relationship}"
@@ -178,10 +185,24 @@ def ask_to_confirm(
 
 def find(connection: Connection, address: str, pepper: bytes) -> Subscriber:
     """The subscriber with this address. Raises NotFoundError, or ValueError when it is no address."""
-    found = subscribers.by_hash(connection, address_hash(pepper, check(address)))
-    if found is None:
-        raise NotFoundError(f"no subscriber has the address {address}: dripwell subscribers add {address}")
-    return found
+    hashed = address_hash(pepper, check(address))
+    found = subscribers.by_hash(connection, hashed)
+    if found is not None:
+        return found
+    if was_erased(connection, hashed):
+        raise NotFoundError(_gone(address))
+    raise NotFoundError(
+        f"no subscriber has the address {address}. Whether it must not be mailed: dripwell suppressions show {address}"
+    )
+
+
+def was_erased(connection: Connection, addr_hash: bytes) -> bool:
+    """Whether the person with this hash was erased and has not opted in again since."""
+    return bool(erasing.erased(connection, [addr_hash]))
+
+
+def _gone(address: str) -> str:
+    return f"{address} was erased; what is kept: dripwell suppressions show {address}"
 
 
 def enroll(connection: Connection, name: str, subscriber_ids: Sequence[int], *, actor: str) -> int:

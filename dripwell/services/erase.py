@@ -57,15 +57,16 @@ def erase(
     actor: str,
     failpoint: Callable[[str], None] = _none,
     kept: Journal | None = None,
+    still: Callable[[Connection], bool] | None = None,
 ) -> Erasure:
     """Erase this person: nobody mails them from here on, and the record is clean as soon as no call is under way.
 
     In transactions of its own. What is left is done by `carry_on`. Twice is harmless. Raises NotFoundError when there
-    is no such subscriber. `actor` is noted, the person is not. With `kept`, the ledger's row is in this host's journal
+    is no such subscriber, or `still`, asked with the person locked, says no. `actor` is noted, the person is not. With `kept`, the ledger's row is in this host's journal
     before anybody is told "done", so that it outlives a restore; else the settling pass puts it there in seconds.
     Raises UnavailableError when the journal cannot be written; what was begun goes on all the same.
     """
-    erasure_id, row = database.retrying(lambda connection: _begin(connection, subscriber_id, actor))
+    erasure_id, row = database.retrying(lambda connection: _begin(connection, subscriber_id, actor, still))
     failpoint("erase_begun")
     if kept is not None and row is not None:
         kept.left([row])
@@ -123,8 +124,14 @@ def drop(connection: Connection, erasure_id: int, *, actor: str, reason: str) ->
     campaigns.add_activity(connection, actor=actor, action="erasure settled by hand", about="subscriber", detail=detail)
 
 
-def _begin(connection: Connection, subscriber_id: int, actor: str) -> tuple[int, Left | None]:
+def _begin(
+    connection: Connection, subscriber_id: int, actor: str, still: Callable[[Connection], bool] | None
+) -> tuple[int, Left | None]:
     """The number of the erasure, and the ledger's row; none when the record is clean already."""
+    if still is not None:
+        subscribers.lock(connection, subscriber_id)
+        if not still(connection):
+            raise NotFoundError(f"why subscriber {subscriber_id} was to be erased does not hold any more")
     known = suppressions.address_of(connection, subscriber_id)
     if known is None:
         raise NotFoundError(f"there is no subscriber {subscriber_id}")
@@ -168,7 +175,7 @@ def _wipe(connection: Connection, erasure_id: int, subscriber_id: int, pepper: b
     """Take the person out of every table, all at once. False: a call that names them is under way, or it was done."""
     # Enrollments first, as everybody locks; then the person, so that nobody plans another message meanwhile.
     _end_all(connection, subscriber_id)
-    person = subscribers.lock(connection, subscriber_id)
+    person = subscribers.lock_out(connection, subscriber_id)
     latest = erasing.latest_of(connection, subscriber_id)
     if person is None or latest is None or latest[1] != "begun":
         return latest is not None and latest[1] != "begun"

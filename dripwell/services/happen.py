@@ -10,7 +10,7 @@ from dripwell.core.journey import Passage, reached
 from dripwell.core.states import Reason
 from dripwell.services import joining, leave
 from dripwell.services.versions import Versions
-from dripwell.storage import campaigns, enrollments, subscribers
+from dripwell.storage import campaigns, enrollments, subscribers, suppressions
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 
@@ -34,6 +34,7 @@ def record(
     False: its sender told it before under this id of theirs, and nothing happens again.
     """
     happened_at = at or times.now
+    suppressions.lock_in_scope(connection, subscriber_id, suppressions.ALL)  # all at once, by id, whatever their end
     if not subscribers.add_happening(connection, subscriber_id, event, happened_at, sender_id=sender_id):
         return False
     ends: dict[Reason, list[int]] = {}

@@ -66,7 +66,7 @@ class Imported:
 
     @property
     def unsaid(self) -> int:
-        """How many good rows do not say whether the person is a patient."""
+        """How many people were taken in by rows that do not say whether they are patients."""
         return self.counts.unsaid
 
     @property
@@ -198,6 +198,12 @@ def explained(connection: Connection, sources: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def campaigns_for(connection: Connection, topics: Sequence[str]) -> list[str]:
+    """The campaigns that people who agreed to one of these topics can be let into: those that run."""
+    rows = campaigns.all_of_kind(connection, ["drip"])
+    return [row.name for row in rows if row.state == "running" and row.topic in topics]
+
+
 def run_statement(run: Run) -> Statement:
     """What was stated for the whole file when the run began: a resumed run does not ask again."""
     return Statement(run.topics, run.source, run.wording, run.given_at)
@@ -220,6 +226,10 @@ def _take_in_slice(connection: Connection, run: Run, place: int, slice_: Staged,
             f"another process is importing {run.file}: its run {run.id} has moved on. Wait for it, or stop it"
         )
     times = clock.read(connection)
+    if slice_.leaving:
+        # Before any person, as everybody locks: enrollments, messages, people.
+        leavers = leaving.people_of(connection, [row.addr_hash for _, row in slice_.leaving])
+        leaving.lock_open(connection, list(leavers.values()))
     importing.stage(connection, slice_)
     doubled = importing.drop_duplicates(connection, run.id)
     erased = importing.drop_erased(connection)
@@ -227,13 +237,12 @@ def _take_in_slice(connection: Connection, run: Run, place: int, slice_: Staged,
     importing.give(connection, run, slice_)
     _trigger(connection, slice_.tags, versions, times)
     suppressed = importing.suppressed(connection)
-    left = _leave(connection, run, slice_.leaving, times)  # last: it locks enrollments
+    left = _leave(connection, run, slice_.leaving, times)
     doubled += left
     refused = [*slice_.refused, *((line, AGAIN) for line in doubled), *((line, ERASED) for line in erased)]
     import_runs.refuse(connection, run.id, refused)
-    counts = Counts(
-        added, known, len(slice_.leaving) - len(left), len(refused), len(doubled), suppressed, slice_.unsaid
-    )
+    unsaid = importing.unsaid(connection)
+    counts = Counts(added, known, len(slice_.leaving) - len(left), len(refused), len(doubled), suppressed, unsaid)
     import_runs.advance(connection, run.id, counts)
 
 
@@ -297,6 +306,7 @@ def rehearse(
             importing.stage(connection, slice_)
             added, known, doubled, erased = importing.rehearse(connection)
             suppressed = importing.suppressed(connection)
+            unsaid = importing.unsaid(connection)
             first = _first(slice_.leaving)
             fresh = importing.rehearse_leaving(connection, list(first.values())) if first else set()
             doubled += [
@@ -305,7 +315,7 @@ def rehearse(
             bad = [*slice_.refused, *((line, AGAIN) for line in doubled), *((line, ERASED) for line in erased)]
             import_runs.refuse(connection, 0, bad)
             left = slice_.rows - added - known - len(bad)
-            more = Counts(added, known, left, len(bad), len(doubled), suppressed, slice_.unsaid)
+            more = Counts(added, known, left, len(bad), len(doubled), suppressed, unsaid)
             counts = Counts(*(a + b for a, b in zip(asdict(counts).values(), asdict(more).values(), strict=True)))
             done += slice_.rows
             tick(done)

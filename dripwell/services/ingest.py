@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from dripwell.core.bounces import WITHIN, is_gone, is_mailbox_unavailable
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import RefusedError, UnavailableError
 from dripwell.core.states import DELIVERY_PRECEDENCE, MessageState, delivery_after
 from dripwell.delivery.provider import EventDoor, ProviderEvent
-from dripwell.services import leave, resolve
+from dripwell.services import heard, resolve
+from dripwell.services.heard import About
 from dripwell.storage import (
     audit,
     batches,
@@ -27,7 +26,6 @@ from dripwell.storage import (
     leaving,
     messages,
     outcomes,
-    turned_away,
 )
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database, lost_race
@@ -40,48 +38,10 @@ HashOf = Callable[[str], bytes]
 WEBHOOKS, BYTES = 500, 1_500_000
 """How much is read in one transaction: about 3,000 events, well under a second of locks."""
 
-_SUPPRESSES = {
-    "complained": ("all", "complained", "unsubscribed"),
-    "unsubscribed": ("marketing", "unsubscribed", "unsubscribed"),
-}
 _BY_ADDRESS = frozenset({"bounced", "dropped", "complained", "unsubscribed"})
 """What counts even when it carries no ids of ours: asynchronous bounces come without any (rules 2.5)."""
-_SAID = leave.PROVIDER
 _OPEN = frozenset({MessageState.PLANNED, MessageState.IN_BATCH, MessageState.HELD})
 """States of a message that its enrollment waits for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _About:
-    """One event with whom it is about, as far as we know. `proves`: its ids are ours, so the batch was accepted."""
-
-    event: ProviderEvent
-    batch_id: int | None = None
-    message_id: int | None = None
-    subscriber_id: int | None = None
-    proves: bool = False
-
-    @property
-    def suppresses(self) -> tuple[str, str, str] | None:
-        """(scope, reason, the person's state) when this person must not be mailed any more (rules 2.6)."""
-        if self.subscriber_id is None:
-            return None
-        if self.event.kind == "bounced" and self.event.hard:
-            return "all", "undeliverable", "undeliverable"
-        return _SUPPRESSES.get(self.event.kind)
-
-    @property
-    def source(self) -> str:
-        """Whose word that is: a person's own mail, or the provider's event."""
-        return leave.REPLY if self.event.kind == "unsubscribed" and self.event.detail.get("form") == "reply" else _SAID
-
-    @property
-    def shut(self) -> bool:
-        """A bounce that is about this person's mailbox, which may open again."""
-        if self.event.kind != "bounced" or self.event.hard or self.message_id is None:
-            return False
-        told = self.event.detail
-        return is_mailbox_unavailable(str(told.get("bounce_classification") or ""), str(told.get("status") or ""))
 
 
 def ingest(
@@ -173,6 +133,7 @@ def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: H
     batches_known = events.batches_told(connection, sorted({event.batch for event in arrived if event.batch}))
     told = _about(connection, arrived, batches_known, hash_of)
     proven = {one.batch_id for one in told if one.proves and one.batch_id is not None}
+    named = sorted({one.addr_hash for one in told if one.addr_hash is not None and one.says is not None})
     unresolved = sorted(id for id in proven if batches_known[id].outcome != "accepted")
     events.hold(
         connection,
@@ -180,6 +141,7 @@ def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: H
         late=[id for id in unresolved if batches_known[id].state == "DONE"],
         subscriber_ids=sorted(
             {one.subscriber_id for one in told if (one.suppresses or one.shut) and one.subscriber_id is not None}
+            | set(leaving.people_of(connection, named).values() if named else ())
         ),
     )
     for batch_id in unresolved:
@@ -193,8 +155,9 @@ def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: H
             if moved is not None:
                 after[one.message_id] = moved
     events.move_delivery(connection, after, DELIVERY_PRECEDENCE)
-    _suppress(connection, fresh, times)
-    _suppress_shut(connection, fresh, times)
+    heard.suppress(connection, fresh, times)
+    heard.suppress_shut(connection, fresh, times)
+    heard.suppress_erased(connection, fresh, times)
     for one in fresh:
         if one.event.kind == "account":
             _account(connection, one.event)
@@ -202,25 +165,29 @@ def take_in(connection: Connection, arrived: Sequence[ProviderEvent], hash_of: H
 
 def _about(
     connection: Connection, arrived: Sequence[ProviderEvent], known: Mapping[int, Any], hash_of: HashOf | None
-) -> list[_About]:
-    """Whom each event is about: by the ids it carries, else by its address."""
+) -> list[About]:
+    """Whom each event is about: by the ids it carries, else by its address.
+
+    What suppresses keeps the hash of the address it names: its person may be erased, and the hash is all there is.
+    """
     pairs = [(event.batch, event.message) for event in arrived if event.batch is not None and event.message is not None]
     matched = events.messages_told(connection, (pair for pair in pairs if pair[0] in known))
-    found: list[_About] = []
+    found: list[About] = []
     strangers: list[tuple[int, bytes]] = []
     hashes: dict[str, bytes | None] = {}
     for event in arrived:
-        row = None if event.batch is None or event.message is None else matched.get((event.batch, event.message))
-        if row is not None:
-            found.append(_About(event, event.batch, row.id, row.subscriber_id, proves=True))
-            continue
+        addr_hash = None
         if hash_of is not None and event.address and event.kind in _BY_ADDRESS:
             if event.address not in hashes:
                 hashes[event.address] = _hashed(hash_of, event.address)
             addr_hash = hashes[event.address]
-            if addr_hash is not None:
-                strangers.append((len(found), addr_hash))
-        found.append(_About(event, event.batch if event.batch in known else None))
+        row = None if event.batch is None or event.message is None else matched.get((event.batch, event.message))
+        if row is not None:
+            found.append(About(event, event.batch, row.id, row.subscriber_id, proves=True, addr_hash=addr_hash))
+            continue
+        if addr_hash is not None:
+            strangers.append((len(found), addr_hash))
+        found.append(About(event, event.batch if event.batch in known else None, addr_hash=addr_hash))
     people = events.people_told(connection, ((addr_hash, found[place].event.at) for place, addr_hash in strangers))
     for place, addr_hash in strangers:
         event = found[place].event
@@ -228,11 +195,11 @@ def _about(
         if person is None:
             continue
         if event.batch is None and event.message is None:
-            found[place] = _About(event, person.batch_id, person.message_id, person.subscriber_id)
+            found[place] = About(event, person.batch_id, person.message_id, person.subscriber_id)
         else:
             # Somebody else's ids, or those of a timeline we have lost: it says nothing about an email of ours, but
             # whoever complains or is gone must not be mailed.
-            found[place] = _About(event, found[place].batch_id, None, person.subscriber_id)
+            found[place] = About(event, found[place].batch_id, None, person.subscriber_id)
     return found
 
 
@@ -243,9 +210,9 @@ def _hashed(hash_of: HashOf, address: str) -> bytes | None:
         return None
 
 
-def _record(connection: Connection, told: Iterable[_About], times: Times) -> list[_About]:
+def _record(connection: Connection, told: Iterable[About], times: Times) -> list[About]:
     """Keep every event; returns those we did not hold. Of two alike, the one we know more about is kept."""
-    alike: dict[str, _About] = {}
+    alike: dict[str, About] = {}
     for one in told:
         kept = alike.get(one.event.dedupe)
         if kept is None or (kept.message_id is None and one.message_id is not None):
@@ -315,32 +282,6 @@ def _account(connection: Connection, event: ProviderEvent) -> None:
     if event.reason != "reactivate":
         log.critical("the provider changed the state of the account: %s", event.reason)
         batches.went_badly(connection, Lane.DRIP, f"account: {event.reason}", at_once=True)
-
-
-def _suppress(connection: Connection, fresh: Iterable[_About], times: Times) -> None:
-    """Whoever complained, left or is gone: once each, in the order everybody locks in."""
-    wanted: dict[tuple[int, tuple[str, str, str], str], ProviderEvent] = {}
-    for one in fresh:
-        if one.suppresses is not None and one.subscriber_id is not None:
-            wanted.setdefault((one.subscriber_id, one.suppresses, one.source), one.event)
-    rows = [
-        leaving.Leaving(subscriber_id, scope, reason, source, event.event_id or event.dedupe, state)
-        for (subscriber_id, (scope, reason, state), source), event in sorted(wanted.items(), key=lambda pair: pair[0])
-    ]
-    leaving.suppress(connection, rows, now=times.now)
-
-
-def _suppress_shut(connection: Connection, fresh: Iterable[_About], times: Times) -> None:
-    """Whose mailbox stayed shut for the third email (rules 2.6); `take_in` holds their enrollments already."""
-    people = sorted({one.subscriber_id for one in fresh if one.shut and one.subscriber_id is not None})
-    histories = turned_away.history(connection, people, times.now, WITHIN)
-    evidence = "the mailbox was unavailable for three emails in 30 days"
-    rows = [
-        leaving.Leaving(who, "all", "undeliverable", leave.SOFT_BOUNCES, evidence, "undeliverable")
-        for who in people
-        if is_gone(histories.get(who, ()), times.now)
-    ]
-    leaving.suppress(connection, rows, now=times.now)
 
 
 def retry(connection: Connection, inbox_id: int | None, *, actor: str, reason: str) -> list[int]:

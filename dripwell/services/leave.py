@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from dripwell.core.errors import NotFoundError, UnavailableError
+from dripwell.core.address import without_addresses
+from dripwell.core.errors import NotFoundError, RefusedError, UnavailableError
 from dripwell.storage import clicks, clock, consents, leaves, leaving, spool, suppressions, witness
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
@@ -78,28 +79,46 @@ def suppress_addresses(
     return sorted({(row.addr_hash, row.scope) for row in fresh})
 
 
-def lift_by_opt_in(
-    connection: Connection, *, addr_hash: bytes, topic: str, campaigns: Sequence[str], evidence: str
+def lift_all(
+    connection: Connection, *, addr_hash: bytes, reason: str, actor: str, times: Times
 ) -> list[tuple[bytes, str]]:
-    """A fresh confirmed opt-in: marketing, its topic and the campaigns its form starts may be mailed again.
+    """An operator's word that nothing forbids this address every email any more; marketing stays forbidden.
 
-    `all` stays: a dead address, a complaint or "never again" is no matter of a form. Writes a row only where something
-    stands, and brings no series back. Returns what was lifted, to tell `Fast.remove` after the commit.
+    Whoever was suppressed for all mail is suppressed for marketing afterwards, and comes back to it only by a fresh
+    confirmed opt-in (SENDING section 9). `reason` says why. Returns what was lifted, to tell `Fast.remove` after
+    the commit; nothing: nothing stood. Raises RefusedError while a complaint stands.
     """
-    lifted = []
-    for scope in (suppressions.MARKETING, f"topic:{topic}", *(f"campaign:{name}" for name in sorted(set(campaigns)))):
-        if suppressions.since_last_lift(connection, addr_hash, scope):
-            suppressions.append(
-                connection,
-                addr_hash=addr_hash,
-                scope=scope,
-                action="lift",
-                reason="confirmed",
-                source="confirm",
-                evidence=evidence,
-            )
-            lifted.append((addr_hash, scope))
-    return lifted
+    if not _may_be_lifted(connection, addr_hash):
+        return []
+    if not suppressions.since_last_lift(connection, addr_hash, suppressions.MARKETING):
+        marketing = Unwanted(addr_hash, suppressions.MARKETING, "unsubscribed", "all was lifted, marketing was not")
+        suppress_addresses(connection, [marketing], source=STAFF, times=times)
+    suppressions.hold_ledger(connection)
+    if not _may_be_lifted(connection, addr_hash):  # again: a complaint may have been written until now
+        return []
+    suppressions.append(
+        connection,
+        addr_hash=addr_hash,
+        scope=suppressions.ALL,
+        action="lift",
+        reason="staff",
+        source=STAFF,
+        evidence=without_addresses(f"{actor}: {reason}")[:500],
+    )
+    who = leaving.people_of(connection, [addr_hash]).get(addr_hash)
+    if who is not None:
+        suppressions.mark_subscriber(connection, who, "active")  # a dead mailbox is none any more
+        suppressions.mark_subscriber(connection, who, "unsubscribed")
+    return [(addr_hash, suppressions.ALL)]
+
+
+def _may_be_lifted(connection: Connection, addr_hash: bytes) -> bool:
+    standing = suppressions.since_last_lift(connection, addr_hash, suppressions.ALL)
+    if any(entry.reason == "complained" for entry in standing):
+        raise RefusedError(
+            "this person reported our mail as spam, and nobody lifts that. Write to them from your own mailbox"
+        )
+    return bool(standing)
 
 
 def end(connection: Connection, *, enrollment_ids: Sequence[int], reason: str, times: Times, actor: str) -> int:

@@ -1,13 +1,15 @@
-"""What we hold about you: everything, in plain keys, for the person's page and for `dripwell subscribers data`."""
+"""What we keep about you: everything, in plain keys, for the person's page and for `dripwell subscribers data`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 from dripwell.core.errors import NotFoundError
-from dripwell.storage import belongings
+from dripwell.services.versions import Published, Versions
+from dripwell.storage import belongings, campaigns
 from dripwell.storage.database import Connection
 
 FORMAT = 1
@@ -28,6 +30,45 @@ def everything(connection: Connection, subscriber_id: int) -> dict[str, Any]:
         raise NotFoundError("there is nobody here any more: nothing is held about this person")
     plain: dict[str, Any] = _plain({"format": FORMAT, **found})
     return plain
+
+
+def titles(connection: Connection, versions: Versions, found: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """What the campaigns and emails in `found` are called: (campaign, "") gives a title, (campaign, email) a subject.
+
+    Whatever has no such words stays out and goes by its name: no version can be read, or the subject has a slot in it.
+    """
+    rows = [row for kind in ("series", "emails", "provider_events", "clicks") for row in found[kind]]
+    emails: dict[str, set[str]] = {}
+    for row in rows:
+        emails.setdefault(row["campaign"], set()).update([row["email"]] if "email" in row else [])
+    called: dict[tuple[str, str], str] = {}
+    for name, keys in emails.items():
+        campaign = campaigns.by_name(connection, name)
+        if campaign is None:
+            continue
+        published = _readable(connection, versions, campaign.version_id)
+        if published is not None:
+            called[name, ""] = published.campaign.title
+        for key in keys:
+            subject = _subject(connection, versions, campaign.id, key)
+            if subject is not None:
+                called[name, key] = subject
+    return called
+
+
+def _readable(connection: Connection, versions: Versions, version_id: int | None) -> Published | None:
+    try:
+        return None if version_id is None else versions.published(connection, version_id)
+    except NotFoundError:  # older than this program can read
+        return None
+
+
+def _subject(connection: Connection, versions: Versions, campaign_id: int, key: str) -> str | None:
+    try:
+        subject = versions.wording(connection, campaign_id, key).email(key).subject
+    except NotFoundError:  # no version has it, or none can be read
+        return None
+    return None if "{{" in subject or "{%" in subject else subject
 
 
 def _plain(value: Any) -> Any:

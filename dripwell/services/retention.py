@@ -1,4 +1,5 @@
-"""Retention: what is old goes, once a day; and who has been silent for long is asked, and erased without an answer.
+"""Retention: what is old goes, once a day. So does the address of whoever never confirmed a sign-up; and who has been
+silent for long is asked, and erased without an answer.
 
 The periods are `privacy.keep_events` and `privacy.keep_quiet_subscribers` of config/site.yaml. The day is a row's, so
 that no restart and no second worker makes two of it.
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from dripwell.core.duration import Duration
+from dripwell.core.errors import NotFoundError
 from dripwell.core.states import DELIVERY_PRECEDENCE
 from dripwell.services import erase, serve
 from dripwell.services.sender import STAYING
@@ -24,10 +27,20 @@ ANSWER_WITHIN = timedelta(days=30)
 """So long after the email was accepted nobody is erased for not answering it."""
 ASKED_A_DAY = 500
 """The lane of these emails is that of confirmations, which must not wait behind them."""
+UNCONFIRMED_FOR = timedelta(days=30)
+"""So long after their last request the address of somebody who never confirmed is kept: anybody may have typed it."""
 CAMPAIGN = STAYING
 ACTOR = "retention"
 _SLICE = 2_000
 _PEOPLE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _ToErase:
+    """Whom a slice found: silent people, and strangers who never confirmed."""
+
+    people: list[int] = field(default_factory=list)
+    strangers: list[int] = field(default_factory=list)
 
 
 def run(
@@ -40,7 +53,7 @@ def run(
 ) -> int:
     """One pass: today's work, or the rest of it. Returns how many slices it took; 0: today is done.
 
-    `keep_quiet` None: nobody is asked or erased for being silent.
+    `keep_quiet` None: nobody is asked or erased for being silent. Whoever never confirmed is erased all the same.
     """
     slices = 0
     while not out_of_time():
@@ -48,9 +61,24 @@ def run(
         if more is None:
             break
         slices += 1
-        for subscriber_id in more:
+        for subscriber_id in more.people:
             erase.erase(database, subscriber_id, pepper=pepper, actor=ACTOR)
+        for subscriber_id in more.strangers:
+            _erase_stranger(database, subscriber_id, pepper)
     return slices
+
+
+def _erase_stranger(database: Database, subscriber_id: int, pepper: bytes) -> None:
+    """Erase them unless they have confirmed in this very moment."""
+
+    def still(connection: Connection) -> bool:
+        before = clock.read(connection).now - UNCONFIRMED_FOR
+        return retention.is_stranger(connection, subscriber_id, before)
+
+    try:
+        erase.erase(database, subscriber_id, pepper=pepper, actor=ACTOR, still=still)
+    except NotFoundError:
+        log.info("somebody who was to be erased has just confirmed, or asked once more")
 
 
 def is_asked(connection: Connection, message_id: int) -> str | None:
@@ -72,7 +100,7 @@ def stay(connection: Connection, message_id: int, times: Times) -> bool:
     )
 
 
-def _slice(connection: Connection, keep_events: Duration, keep_quiet: Duration | None) -> list[int] | None:
+def _slice(connection: Connection, keep_events: Duration, keep_quiet: Duration | None) -> _ToErase | None:
     """The next slice of today's work: whom to erase; None: there is none now."""
     state = retention.lock(connection)
     if state is None or not state.is_due:
@@ -84,17 +112,21 @@ def _slice(connection: Connection, keep_events: Duration, keep_quiet: Duration |
     )
     if reached is not None:
         retention.moved(connection, events=reached)
-        return []
+        return _ToErase()
     reached = retention.drop_clicks(connection, after=state.clicks, before=before, limit=_SLICE)
     if reached is not None:
         retention.moved(connection, clicks=reached)
-        return []
+        return _ToErase()
     if retention.drop_webhooks(connection, before=before, limit=_SLICE):
-        return []
+        return _ToErase()
+    strangers = retention.strangers(connection, before=times.now - UNCONFIRMED_FOR, limit=_PEOPLE)
+    if strangers:
+        log.info("%d people who never confirmed a sign-up are erased", len(strangers))
+        return _ToErase(strangers=strangers)
     if keep_quiet is None:
         retention.ended(connection)
-        return []
-    return _quiet(connection, state, keep_quiet.at_most(), times)
+        return _ToErase()
+    return _ToErase(_quiet(connection, state, keep_quiet.at_most(), times))
 
 
 def _quiet(connection: Connection, state: retention.State, silent: timedelta, times: Times) -> list[int]:

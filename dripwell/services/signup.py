@@ -19,14 +19,18 @@ from dripwell.core.campaign import Form, Site
 from dripwell.core.errors import InvalidTokenError
 from dripwell.core.tokens import LIFETIME, Keys, Purpose, sign, verify
 from dripwell.services import serve
-from dripwell.storage import provider_lists, signups, subscribers, suppressions
+from dripwell.storage import erasing, provider_lists, signups, subscribers, suppressions
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
+from dripwell.storage.signups import Signup
 
 MOST_MAILS = 3
 """Confirmations to one address in 24 hours: the first of each request, and those asked for again."""
 PER_NETWORK = 10
-"""Requests from one network (/24, /48) in an hour. A household or an office stays far below."""
+"""Requests from one network (/24, /48) within any 60 minutes. A household or an office stays far below."""
+CEILING = 2_000
+"""Confirmations within any 60 minutes that the pages may cause, everybody together. No clinic's busiest hour comes
+near; many networks at once, each within its own bound, must not spend the sender's good name on strangers."""
 FASTEST = timedelta(seconds=3)
 """Nobody reads what they agree to and types an address in less."""
 SLOWEST = timedelta(hours=24)
@@ -125,8 +129,23 @@ def age(keys: Keys, word: str, wall_now: datetime) -> timedelta | None:
 
 
 def is_within_limit(connection: Connection, network: str) -> bool:
-    """Count one more request from this network, and say whether that many are answered. Commit it by itself."""
-    return signups.count(connection, f"network {network}") <= PER_NETWORK
+    """Whether one more request from this network is answered; if so it is counted. Commit it by itself."""
+    return signups.count(connection, f"network {network}", PER_NETWORK)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Whether pages may cause one more confirmation. `is_news`: they may not, and nobody was told for an hour."""
+
+    is_left: bool
+    is_news: bool
+
+
+def room(connection: Connection, ceiling: int = CEILING) -> Room:
+    """Look whether the ceiling is reached. Requests at the same moment may pass it by as many as there are."""
+    if signups.mails_of_an_hour(connection, ceiling) < ceiling:
+        return Room(is_left=True, is_news=False)
+    return Room(is_left=False, is_news=signups.count(connection, "ceiling told", 1))
 
 
 # Asking
@@ -188,11 +207,12 @@ def request(
 ) -> int:
     """Record a request of somebody whose row the caller holds, and mail its confirmation. Returns the request's id.
 
-    The same request once more is the same row. Without `asked` the words are those the form has when the button is
-    pressed: nobody has shown any yet.
+    The same request once more is the same row, unless they unsubscribed in between: only a new one counts after that.
+    Without `asked` the words are those the form has when the button is pressed: nobody has shown any yet.
     """
     found = signups.newest_open(connection, subscriber_id, form)
-    if found is not None and (found.asked, found.fields, found.page) == (tuple(asked), dict(fields or {}), page):
+    wanted = (tuple(asked), dict(fields or {}), page)
+    if found is not None and not found.overtaken and (found.asked, found.fields, found.page) == wanted:
         signup_id = found.id
     else:
         signup_id = signups.add(
@@ -210,29 +230,57 @@ def request(
     return signup_id
 
 
-def mail_again(connection: Connection, *, addr_hash: bytes, times: Times) -> bool:
+def mail_again(connection: Connection, *, addr_hash: bytes, times: Times, page: str = "", network: str = "") -> bool:
     """Mail the newest request of this address that waits for its button once more. False: there is none, or too often.
 
-    How long this takes tells what we know: call it when the answer has gone out.
+    How long this takes tells what we know: call it when the answer has gone out. `page` and `network` are where this
+    was asked.
     """
     known = subscribers.by_hash(connection, addr_hash)
     person = subscribers.lock(connection, known.id) if known is not None else None
     found = signups.newest_open(connection, person.id) if person is not None and person.addr_hash is not None else None
-    return found is not None and _mail(connection, found.subscriber_id, found.id, again=True, times=times)
+    return found is not None and _again(connection, found, times=times, page=page, network=network)
 
 
-def mail_this_again(connection: Connection, *, enrollment_id: int, times: Times) -> bool:
-    """Mail the request of this confirmation once more, whose link has expired. False: it is done, or too often."""
+def mail_this_again(
+    connection: Connection, *, enrollment_id: int, times: Times, page: str = "", network: str = ""
+) -> bool:
+    """Mail the request of this confirmation once more, whose link cannot be used any more. False: done, or too often.
+
+    `page` and `network` are where this was asked.
+    """
     found = signups.of_mails(connection, [enrollment_id]).get(enrollment_id)
     person = subscribers.lock(connection, found.subscriber_id) if found is not None else None
     if found is None or found.confirmed_at is not None or person is None or person.addr_hash is None:
         return False
-    return _mail(connection, person.id, found.id, again=True, times=times)
+    return _again(connection, found, times=times, page=page, network=network)
+
+
+def _again(connection: Connection, found: Signup, *, times: Times, page: str, network: str) -> bool:
+    """The same request by another email; as a new request, made now, if its person has unsubscribed since."""
+    if not found.overtaken:
+        return _mail(connection, found.subscriber_id, found.id, again=True, times=times)
+    before = signups.mails_today(connection, found.subscriber_id, found.id)[0]
+    request(
+        connection,
+        found.subscriber_id,
+        form=found.form,
+        source=found.source,
+        asked=found.asked,
+        times=times,
+        page=page,
+        network=network,
+        fields=found.fields,
+        again=True,
+    )
+    return signups.mails_today(connection, found.subscriber_id, found.id)[0] > before
 
 
 def _mail(connection: Connection, subscriber_id: int, signup_id: int, *, again: bool, times: Times) -> bool:
     to_them, of_this = signups.mails_today(connection, subscriber_id, signup_id)
-    if to_them >= MOST_MAILS or (of_this and not again):
+    erasure = erasing.latest_of(connection, subscriber_id)
+    is_leaving = erasure is not None and erasure[1] == "begun"  # their row, and whatever is mailed to it, is going
+    if is_leaving or to_them >= MOST_MAILS or (of_this and not again):
         return False
     enrollment_id = serve.plan_service(
         connection,

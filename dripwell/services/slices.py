@@ -33,7 +33,6 @@ def staged(part: Sequence[Row], *, pepper: bytes, new_id: Callable[[], UUID]) ->
     left: list[tuple[int, Unwanted]] = []
     versions: dict[str, str] = {}
     refused: list[tuple[int, str]] = []
-    unsaid = 0
     tags: set[str] = set()
     for row in part:
         if isinstance(row, BadRow):
@@ -44,7 +43,6 @@ def staged(part: Sequence[Row], *, pepper: bytes, new_id: Callable[[], UUID]) ->
             left.append((row.line, Unwanted(hashed, row.scope, row.reason, row.evidence)))
             continue
         stated = row.consents is None
-        unsaid += row.relationship == "unknown"
         if row.tags:
             tags.update(row.tags)
         people.append(
@@ -59,7 +57,7 @@ def staged(part: Sequence[Row], *, pepper: bytes, new_id: Callable[[], UUID]) ->
                 version = versions.get(one.wording)
                 own.append(importing.consent_line(row.line, one.topic, one.source, version, one.at))
     return Staged(
-        len(part), "".join(people).encode(), "".join(own).encode(), frozenset(versions), left, refused, unsaid,
+        len(part), "".join(people).encode(), "".join(own).encode(), frozenset(versions), left, refused,
         frozenset(tags),
     )  # fmt: skip
 

@@ -29,6 +29,10 @@ HashOf = Callable[[str], bytes]
 
 NOTES = 200
 """Notes that are taken at once."""
+PAGES = 40
+"""Pages that one pass reads: 20,000 entries. The next pass goes on where this one stopped."""
+MOST_ROWS = 5_000_000
+"""No list is read further than this: a provider whose list has no end would be read for ever."""
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 3600.0
 _ACCOUNT_WAIT = 3600.0
 """A key that is refused is tried once an hour: asking in a loop earns a block of the account (rules 1.11)."""
@@ -67,8 +71,9 @@ def sync(
     *,
     hash_of: HashOf,
     out_of_time: Callable[[], bool],
+    pages: int = PAGES,
 ) -> Moved:
-    """Tell the provider what it must know, then read on in its lists, until nothing is due or time is up.
+    """Tell the provider what it must know, then read `pages` of its lists, until nothing is due or time is up.
 
     `lists` None: the provider has none (SMTP), so what waits for it is done. Nothing here repeats a request: what did
     not go through waits in its row, and the provider is left alone for a while.
@@ -86,7 +91,7 @@ def sync(
         return moved
     while not out_of_time() and _push(database, lists, moved, out_of_time):
         continue
-    while not out_of_time() and not moved.said and _pull(database, lists, fast, hash_of, moved):
+    while not out_of_time() and not moved.said and moved.pages < pages and _pull(database, lists, fast, hash_of, moved):
         continue
     return moved
 
@@ -229,13 +234,21 @@ def _pull(database: Database, lists: ProviderLists, fast: Fast, hash_of: HashOf,
         return False
     if page.rows and page.digest == look.page_sha256:
         # An offset that is ignored would be followed for ever.
-        log.error("the provider shows the same page of its list %s again: reading it is given up for an hour", name)
-        with database.transaction() as connection:
-            provider_looks.give_up(connection, look, _SAME_PAGE_WAIT)
-        return True
+        return _give_up(database, look, moved, f"the provider shows the same page of its list {name} again")
+    if look.offset + page.rows > MOST_ROWS:
+        return _give_up(database, look, moved, f"the provider's list {name} has no end")
     added = database.retrying(lambda connection: _take_in(connection, look, name, page, hash_of))
     fast.add(added)
     moved.added += len(added)
+    moved.pages += 1
+    return True
+
+
+def _give_up(database: Database, look: Look, moved: Moved, why: str) -> bool:
+    """This look leads nowhere. What was read of it so far holds; another one begins in an hour."""
+    log.error("%s: reading it is given up for an hour", why)
+    with database.transaction() as connection:
+        provider_looks.give_up(connection, look, _SAME_PAGE_WAIT)
     moved.pages += 1
     return True
 
@@ -319,21 +332,24 @@ class Differences:
 
 def dry_run(
     database: Database, lists: ProviderLists, *, hash_of: HashOf, out_of_time: Callable[[], bool]
-) -> tuple[list[Differences], str]:
-    """Read every list to its end and say what a sync would do. Writes nothing; returns why it stopped early, or ""."""
-    result = []
+) -> tuple[list[Differences], int | None, str]:
+    """Read every list to its end and say what a sync would do. Writes nothing.
+
+    Returns also how many people we suppress for all mail are on none of the lists, or else why it stopped early.
+    """
+    result: list[Differences] = []
     for name in LISTS:
         one = Differences(name)
         result.append(one)
         offset, digest = 0, b""
         while True:
             if out_of_time():
-                return result, "time is up before every page was read"
+                return result, None, "time is up before every page was read"
             page = lists.page(name, since=None, offset=offset)
             if isinstance(page, Later):
-                return result, page.reason
+                return result, None, page.reason
             if page.rows and page.digest == digest:
-                return result, f"the provider shows the same page of {name} again"
+                return result, None, f"the provider shows the same page of {name} again"
             found, unreadable = hashed(page.entries, hash_of)
             with database.snapshot() as connection:
                 compared = compare(connection, name, found)
@@ -345,7 +361,10 @@ def dry_run(
             if page.is_last:
                 break
             offset, digest = offset + page.rows, page.digest
-    return result, ""
+    listed: set[bytes] = set().union(*(one.seen for one in result))
+    with database.snapshot() as connection:
+        unlisted = sum(addr_hash not in listed for addr_hash in provider_looks.for_all(connection))
+    return result, unlisted, ""
 
 
 def begin(connection: Connection, *, unless_within: timedelta = timedelta(minutes=5)) -> None:

@@ -18,8 +18,6 @@ from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
 from dripwell.storage.subscribers import Subscriber
 
-_ERASED = "erased"
-
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -78,7 +76,7 @@ def subscriber(
     consent = person.consent
     if consent is not None and consent.given_at is not None and consent.given_at > times.now:
         raise RefusedError("consent.given_at is in the future, and nobody can have agreed yet: send when they agreed")
-    if person.form is None and _ERASED in _suppressed(connection, hashed).values():
+    if person.form is None and enroll.was_erased(connection, hashed):
         raise RefusedError(
             "the person with this address had everything about them erased, so nothing is kept of them again: "
             "when they ask to come back, send `confirm` with the name of a sign-up form"
@@ -171,6 +169,9 @@ def find(connection: Connection, address: str, pepper: bytes) -> Found:
 def locked(connection: Connection, address: str, pepper: bytes) -> Subscriber:
     """Whoever has this address, held until the transaction ends. Raises NotFoundError."""
     known = subscribers.by_hash(connection, address_hash(pepper, address))
+    if known is not None:
+        # Before the person, as everybody locks: what follows may end series of theirs.
+        suppressions.lock_in_scope(connection, known.id, suppressions.ALL)
     person = None if known is None else subscribers.lock(connection, known.id)
     if person is None or person.address is None:
         raise NotFoundError("no subscriber has this address: add them first, with POST /subscribers")

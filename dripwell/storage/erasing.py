@@ -52,6 +52,23 @@ def latest_of(connection: Connection, subscriber_id: int) -> tuple[int, str] | N
     return None if row is None else (row.id, row.state)
 
 
+_ANSWER_OF = text("SELECT answer, job_id <> '' AS taken FROM erasure WHERE id = :id")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the provider said last, and whether it took the request: an SMTP relay has none."""
+
+    words: str
+    taken: bool
+
+
+def answer_of(connection: Connection, erasure_id: int) -> Answered:
+    """What is known of the provider's part of this erasure."""
+    row = connection.execute(_ANSWER_OF, {"id": erasure_id}).one()
+    return Answered(row.answer, row.taken)
+
+
 # under_way: messages that a batch holds, whoever has it.
 _UNDER_WAY = text("""
 SELECT EXISTS (SELECT
@@ -181,8 +198,8 @@ def due(connection: Connection, state: str, *, limit: int, since: float = 0.0, o
 # listed: for an operator.
 _LISTED = text("""
 SELECT erasure.id, erasure.subscriber_id, subscriber.public_id, erasure.state, erasure.actor, erasure.begun_at,
-       erasure.erased_at, erasure.done_at, erasure.provider, erasure.tries, erasure.retry_at, erasure.answer,
-       erasure.job_id, erasure.sealed
+       erasure.erased_at, erasure.done_at, erasure.provider, erasure.tries,
+       nullif(erasure.retry_at, '-infinity') AS retry_at, erasure.answer, erasure.job_id, erasure.sealed
   FROM erasure JOIN subscriber ON subscriber.id = erasure.subscriber_id
  WHERE :everything OR erasure.state <> 'done'
  ORDER BY erasure.id DESC
@@ -191,7 +208,7 @@ SELECT erasure.id, erasure.subscriber_id, subscriber.public_id, erasure.state, e
 
 
 def listed(connection: Connection, *, everything: bool, limit: int) -> list[Any]:
-    """Erasures that are not done, or all, the newest first."""
+    """Erasures that are not done, or all, the newest first. `retry_at` None: nothing waited."""
     return list(connection.execute(_LISTED, {"everything": everything, "limit": limit}))
 
 

@@ -171,6 +171,17 @@ def people_told(connection: Connection, told: Iterable[tuple[bytes, datetime]]) 
     return {(bytes(row.addr_hash), row.at): row for row in connection.execute(_PEOPLE_TOLD, values)}
 
 
+# erased: who of these is a row without a person.
+_ERASED = text("SELECT id FROM subscriber WHERE id = ANY(:ids) AND addr_hash IS NULL")
+
+
+def erased(connection: Connection, subscriber_ids: Sequence[int]) -> set[int]:
+    """Which of these people are erased: an event about them finds no hash on their row."""
+    if not subscriber_ids:
+        return set()
+    return set(connection.execute(_ERASED, {"ids": list(subscriber_ids)}).scalars())
+
+
 # hold_batches: these, and where the messages of the late ones wait now.
 _HOLD_BATCHES = text("""
 SELECT id

@@ -125,7 +125,7 @@ class Fast:
         return self._apply("SADD", [_member(*member) for member in members])
 
     def remove(self, members: Iterable[Member]) -> bool:
-        """Take lifted pairs out of the set. False: not done; the next rebuild does it."""
+        """Take lifted pairs out of the set. False: not done; `follow` does it."""
         return self._apply("SREM", [_member(*member) for member in members])
 
     def rebuild(self, connection: Connection) -> bool:
@@ -150,7 +150,11 @@ class Fast:
             self._ask(lambda: self._redis.delete(_REBUILD_LOCK))
 
     def follow(self, connection: Connection) -> bool:
-        """Bring the set up to the ledger: what was written since the mark, or all of it when the mark is wrong."""
+        """Bring the set up to the ledger: what was written since the mark, or all of it when the mark is wrong.
+
+        Of each address and scope the newest row decides, so whoever was lifted leaves the set. What another process
+        writes meanwhile is behind the horizon that is marked, so the next time looks at it again.
+        """
         self._expected = suppressions.marks(connection)
         mark = self._ask(self._mark)
         if mark is None:
@@ -158,8 +162,11 @@ class Fast:
         if not self._is_valid(mark) or not self._ask(lambda: self._redis.exists(self._key())):
             return self.rebuild(connection)
         reached = suppressions.horizon(connection)
-        late = suppressions.suppressed_from(connection, int(mark[b"xmin"]))
+        late = suppressions.changed_from(connection, int(mark[b"xmin"]))
         standing = suppressions.standing(connection, [one for one, _ in late], sorted({scope for _, scope in late}))
+        lifted = [_member(*member) for member in late if member not in standing]
+        if lifted and not self._apply("SREM", lifted):
+            return False
         return self._apply("SADD", [_member(*member) for member in late if member in standing], reached)
 
     # Slot holds

@@ -33,7 +33,6 @@ class Staged(NamedTuple):
     wordings: frozenset[str]
     leaving: Sequence[tuple[int, Unwanted]]
     refused: Sequence[tuple[int, str]]
-    unsaid: int
     tags: frozenset[str]
 
 
@@ -150,7 +149,7 @@ SELECT subscriber.id
   FROM matched JOIN subscriber ON subscriber.id = matched.subscriber_id
  WHERE NOT matched.is_new
  ORDER BY subscriber.addr_hash
-   FOR UPDATE OF subscriber
+   FOR NO KEY UPDATE OF subscriber
 """)
 _DROP_GONE = text("""
 DELETE FROM matched USING subscriber
@@ -278,6 +277,16 @@ SELECT count(*)
 def suppressed(connection: Connection) -> int:
     """How many people of the slice are suppressed, and stay so."""
     found: int = connection.execute(_SUPPRESSED).scalar_one()
+    return found
+
+
+# unsaid: of the people of the slice, those whose row leaves open what they are to the clinic.
+_UNSAID = text("SELECT count(*) FROM staged WHERE relationship = 'unknown'")
+
+
+def unsaid(connection: Connection) -> int:
+    """How many people of the slice are taken in without a word whether they are patients."""
+    found: int = connection.execute(_UNSAID).scalar_one()
     return found
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from dripwell.core.address import without_addresses
 from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
@@ -16,7 +17,7 @@ from dripwell.storage.database import Connection
 class Leaving:
     """Somebody must not be mailed any more in `scope`. `state` is what the person's row shows afterwards.
 
-    `evidence` says what proves it, without an address.
+    `evidence` says what proves it; what looks like an address in it is not kept.
     """
 
     subscriber_id: int
@@ -51,7 +52,7 @@ def suppress(connection: Connection, rows: Sequence[Leaving], *, now: datetime) 
         "scopes": [row.scope for row in rows],
         "reasons": [row.reason for row in rows],
         "sources": [row.source for row in rows],
-        "evidence": [row.evidence[:500] for row in rows],
+        "evidence": [without_addresses(row.evidence)[:500] for row in rows],
         "states": [row.state for row in rows],
         "now": now,
     }
@@ -62,7 +63,8 @@ def suppress(connection: Connection, rows: Sequence[Leaving], *, now: datetime) 
 class Unwanted:
     """An address that must not be mailed in `scope`, whether or not anybody here has it.
 
-    `reason` is unsubscribed, undeliverable or complained; `evidence` says what proves it, without an address.
+    `reason` is unsubscribed, undeliverable or complained; `evidence` says what proves it, and of
+    what looks like an address in it nothing is kept.
     """
 
     addr_hash: bytes
@@ -135,9 +137,8 @@ def unsaid(connection: Connection, rows: Sequence[Unwanted], source: str) -> lis
 def write(connection: Connection, rows: Sequence[Unwanted], source: str) -> None:
     """Append these rows, with a note for the fast set each."""
     if rows:
-        connection.execute(
-            _WRITE, {**_columns(rows), "evidence": [row.evidence[:500] for row in rows], "source": source}
-        )
+        evidence = [without_addresses(row.evidence)[:500] for row in rows]
+        connection.execute(_WRITE, {**_columns(rows), "evidence": evidence, "source": source})
 
 
 def _columns(rows: Sequence[Unwanted]) -> dict[str, object]:

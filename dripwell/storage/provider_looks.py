@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -177,11 +177,14 @@ def finish(connection: Connection, look: Look) -> bool:
     return True
 
 
-# keep: whom the provider lists.
+# keep: whom the provider lists; of whoever is erased the ledger alone keeps the hash.
 _KEEP = text("""
 INSERT INTO provider_entry (list, addr_hash, listed_at, look)
 SELECT :list, told.addr_hash, max(told.listed_at), :look
   FROM unnest(CAST(:hashes AS bytea[]), CAST(:times AS timestamptz[])) AS told (addr_hash, listed_at)
+ WHERE NOT EXISTS (SELECT FROM suppression AS gone
+                    WHERE gone.addr_hash = told.addr_hash AND gone.reason = 'erased')
+    OR EXISTS (SELECT FROM subscriber WHERE subscriber.addr_hash = told.addr_hash)
  GROUP BY told.addr_hash
  ORDER BY told.addr_hash
     ON CONFLICT (list, addr_hash) DO UPDATE SET listed_at = excluded.listed_at, look = excluded.look
@@ -195,7 +198,7 @@ WITH told AS (
     FROM unnest(CAST(:hashes AS bytea[]), CAST(:times AS timestamptz[])) AS told (addr_hash, listed_at)
    GROUP BY addr_hash)
 SELECT told.addr_hash,
-       lift.at IS NOT NULL
+       NOT :complaint AND lift.at IS NOT NULL
        AND (told.listed_at < lift.at - CAST(:echo AS interval)
             OR EXISTS (SELECT FROM provider_entry AS entry
                         WHERE entry.list = :list AND entry.addr_hash = told.addr_hash
@@ -204,11 +207,12 @@ SELECT told.addr_hash,
   LEFT JOIN LATERAL (SELECT max(row.at) AS at FROM suppression AS row
                       WHERE row.addr_hash = told.addr_hash AND row.scope = ANY(:scopes) AND row.action = 'lift') AS lift
     ON true
- WHERE NOT EXISTS (SELECT FROM (SELECT DISTINCT ON (row.scope) row.action
-                                  FROM suppression AS row
-                                 WHERE row.addr_hash = told.addr_hash AND row.scope = ANY(:scopes)
-                                 ORDER BY row.scope, row.seq DESC) AS newest
-                    WHERE newest.action = 'suppress')
+ WHERE NOT EXISTS (SELECT FROM suppression AS row
+                    WHERE row.addr_hash = told.addr_hash AND row.scope = ANY(:scopes) AND row.action = 'suppress'
+                      AND (NOT :complaint OR row.reason = 'complained')
+                      AND NOT EXISTS (SELECT FROM suppression AS later
+                                       WHERE later.addr_hash = row.addr_hash AND later.scope = row.scope
+                                         AND later.action = 'lift' AND later.seq > row.seq))
  ORDER BY told.addr_hash
 """)
 
@@ -222,10 +226,19 @@ def keep(connection: Connection, look: Look, entries: Mapping[bytes, datetime | 
 def compare(
     connection: Connection, name: str, entries: Mapping[bytes, datetime | None], scopes: Sequence[str]
 ) -> Compared:
-    """Of these entries of a list (hash -> when listed), those the ledger does not suppress in any of `scopes`."""
+    """Of these entries of a list (hash -> when listed), those the ledger does not suppress in any of `scopes`.
+
+    A spam report is new until the ledger knows of a complaint, whatever else stands: nobody may lift that.
+    """
     if not entries:
         return Compared((), ())
-    values = {"list": name, "scopes": list(scopes), "echo": ECHO, **_told(entries)}
+    values = {
+        "list": name,
+        "scopes": list(scopes),
+        "complaint": name == "spam_reports",
+        "echo": ECHO,
+        **_told(entries),
+    }
     rows = connection.execute(_COMPARE, values).all()
     return Compared(
         tuple(bytes(row.addr_hash) for row in rows if not row.was_lifted),
@@ -252,6 +265,16 @@ SELECT subscriber.addr_hash
  LIMIT :limit
 """)
 
+# for_all: who is suppressed here for all mail and has an address that the provider could be told.
+_FOR_ALL = text("""
+SELECT subscriber.addr_hash
+  FROM subscriber
+ WHERE subscriber.addr_hash IS NOT NULL
+   AND (SELECT newest.action FROM suppression AS newest
+         WHERE newest.addr_hash = subscriber.addr_hash AND newest.scope = 'all'
+         ORDER BY newest.seq DESC LIMIT 1) = 'suppress'
+""").execution_options(yield_per=5_000)
+
 # standing: each list as the last look left it.
 _STANDING = text("""
 SELECT list AS name, entries, unreadable, added, lifted, looked_at, whole_at, began_at IS NOT NULL AS is_under_way,
@@ -265,6 +288,13 @@ _WAITING = text("SELECT count(*) FROM provider_note WHERE done_at IS NULL")
 def missing(connection: Connection, limit: int = 10_000) -> list[bytes]:
     """Whom we suppress for all mail and the provider does not list. Empty until every list was read whole once."""
     return [bytes(one) for one in connection.execute(_MISSING, {"limit": limit}).scalars()]
+
+
+def for_all(connection: Connection) -> Iterator[bytes]:
+    """Everybody here who is suppressed for all mail, in no order."""
+    with connection.execute(_FOR_ALL) as rows:
+        for row in rows:
+            yield bytes(row.addr_hash)
 
 
 def standing(connection: Connection) -> list[Standing]:

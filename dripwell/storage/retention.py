@@ -178,6 +178,38 @@ def drop_webhooks(connection: Connection, *, before: datetime, limit: int) -> in
     return connection.execute(_DROP_WEBHOOKS, {"before": before, "limit": limit}).rowcount
 
 
+# strangers: somebody typed an address into a form and nobody confirmed it. Whatever else is known of a person says that
+# the clinic knows them; a series of theirs, even an ended one, does too. Who is being erased already waits for that.
+_OF_STRANGERS = """
+       subscriber.state = 'unconfirmed' AND subscriber.relationship = 'prospect' AND subscriber.joined_at < :before
+   AND EXISTS (SELECT FROM signup WHERE signup.subscriber_id = subscriber.id)
+   AND NOT EXISTS (SELECT FROM signup
+                    WHERE signup.subscriber_id = subscriber.id
+                      AND (signup.asked_at >= :before OR signup.confirmed_at IS NOT NULL))
+   AND NOT EXISTS (SELECT FROM enrollment JOIN campaign ON campaign.id = enrollment.campaign_id
+                    WHERE enrollment.subscriber_id = subscriber.id
+                      AND (campaign.name <> 'confirm' OR enrollment.joined_at >= :before))
+   AND NOT EXISTS (SELECT FROM consent WHERE consent.subscriber_id = subscriber.id)
+   AND NOT EXISTS (SELECT FROM booking WHERE booking.subscriber_id = subscriber.id)
+   AND NOT EXISTS (SELECT FROM call_wish WHERE call_wish.subscriber_id = subscriber.id)
+   AND NOT EXISTS (SELECT FROM happening WHERE happening.subscriber_id = subscriber.id)
+   AND NOT EXISTS (SELECT FROM erasure WHERE erasure.subscriber_id = subscriber.id AND erasure.state <> 'done')
+"""
+_STRANGERS = text(f"SELECT subscriber.id FROM subscriber WHERE {_OF_STRANGERS} ORDER BY subscriber.id LIMIT :limit")
+_IS_STRANGER = text(f"SELECT EXISTS (SELECT FROM subscriber WHERE subscriber.id = :id AND {_OF_STRANGERS})")
+
+
+def strangers(connection: Connection, *, before: datetime, limit: int) -> list[int]:
+    """Who asked by a form and never confirmed, and of whom nothing was heard since `before` (campaign time)."""
+    return list(connection.execute(_STRANGERS, {"before": before, "limit": limit}).scalars())
+
+
+def is_stranger(connection: Connection, subscriber_id: int, before: datetime) -> bool:
+    """Whether `strangers` would name this person."""
+    found: bool = connection.execute(_IS_STRANGER, {"id": subscriber_id, "before": before}).scalar_one()
+    return found
+
+
 # Nothing that a person did since `:since`, campaign time. Being mailed is nothing a person did.
 _SILENT = """
        subscriber.joined_at < :since

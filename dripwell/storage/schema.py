@@ -10,7 +10,6 @@ from sqlalchemy import text
 
 from dripwell.storage.database import Connection, Database
 
-HEAD = "0005"
 _LOCK = 0x64726970  # "drip": one migrator at a time
 
 

@@ -18,7 +18,10 @@ from dripwell.storage.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Signup:
-    """One request. `address` is None once the person is erased; times are campaign time."""
+    """One request. `address` is None once the person is erased; times are campaign time.
+
+    `overtaken`: since it was made, its person has left what it asks for. A confirmation then proves nothing any more.
+    """
 
     id: int
     subscriber_id: int
@@ -31,6 +34,7 @@ class Signup:
     timezone: str | None
     fields: Mapping[str, Any]
     confirmed_at: datetime | None
+    overtaken: bool
     asked: tuple[Asked, ...]  # empty: whatever the form says when the button is pressed
 
 
@@ -97,9 +101,31 @@ def add(
     return signup_id
 
 
-_COLUMNS = """
+# Whether a topic of the ledgers is one of the request's. Words that nobody was shown may name any topic.
+_IS_ASKED = """
+(NOT EXISTS (SELECT FROM signup_topic WHERE signup_id = signup.id)
+ OR EXISTS (SELECT FROM signup_topic WHERE signup_id = signup.id AND signup_topic.topic = {topic}))
+"""
+
+# Both ledgers and the request in wall time. At one and the same moment the word against it counts. An unsubscribe that
+# its person took back by "that was a mistake" was none.
+_OVERTAKEN = f"""
+EXISTS (SELECT FROM suppression AS word
+         WHERE word.addr_hash = subscriber.addr_hash AND word.action = 'suppress' AND word.at >= signup.asked_wall
+           AND (word.scope NOT LIKE 'topic:%' OR {_IS_ASKED.format(topic="substr(word.scope, 7)")})
+           AND 'undone' IS DISTINCT FROM (SELECT lift.reason FROM suppression AS lift
+                                           WHERE lift.addr_hash = word.addr_hash AND lift.scope = word.scope
+                                             AND lift.action = 'lift' AND lift.seq > word.seq
+                                           ORDER BY lift.seq
+                                           LIMIT 1))
+OR EXISTS (SELECT FROM consent AS word
+            WHERE word.subscriber_id = signup.subscriber_id AND word.action = 'withdraw'
+              AND word.recorded_at >= signup.asked_wall AND {_IS_ASKED.format(topic="word.topic")})
+"""
+
+_COLUMNS = f"""
 SELECT signup.id, signup.subscriber_id, subscriber.address, signup.form, signup.source, signup.asked_at, signup.page,
-       signup.network, signup.timezone, signup.fields, signup.confirmed_at,
+       signup.network, signup.timezone, signup.fields, signup.confirmed_at, ({_OVERTAKEN}) AS overtaken,
        ARRAY(SELECT topic FROM signup_topic WHERE signup_id = signup.id ORDER BY number) AS topics,
        ARRAY(SELECT wording.words FROM signup_topic JOIN wording ON wording.version = signup_topic.wording_version
               WHERE signup_id = signup.id ORDER BY number) AS words
@@ -183,22 +209,52 @@ def mails_today(connection: Connection, subscriber_id: int, signup_id: int) -> t
     return row.every, row.this
 
 
-# count: this hour's count of a key, and one more. What nobody asks about any more goes meanwhile; whoever is at it at
-# the same moment is passed by.
+# mails_of_an_hour: what people asked for on pages, everybody together; no more rows are read than `:most`.
+_MAILS_OF_AN_HOUR = text("""
+SELECT count(*)
+  FROM (SELECT
+          FROM signup_mail AS mail JOIN signup ON signup.id = mail.signup_id
+         WHERE mail.at > wall() - interval '60 minutes' AND signup.page <> ''
+         LIMIT :most) AS newest
+""")
+
+
+def mails_of_an_hour(connection: Connection, most: int) -> int:
+    """How many confirmations the pages caused within the last 60 minutes of wall time; counted up to `most`."""
+    found: int = connection.execute(_MAILS_OF_AN_HOUR, {"most": most}).scalar_one()
+    return found
+
+
+# hold_ledger: a word against mail that is being written now gets its number before a lift does. Without this, a lift
+# could take a higher number than a word that nobody sees yet, and so take it back unread.
+_HOLD_LEDGER = text("LOCK TABLE suppression IN SHARE ROW EXCLUSIVE MODE")
+
+
+def hold_ledger(connection: Connection) -> None:
+    """Wait for whoever is writing the suppression ledger, and keep everybody from it until the transaction ends.
+
+    For the rare lift only. Call it before any row is locked.
+    """
+    connection.execute(_HOLD_LEDGER)
+
+
+# count: one after the other for each key, so that no two see the last place free. What is older than an hour goes
+# meanwhile; whoever is at it at the same moment is passed by.
+_ONE_BY_ONE = text("SELECT pg_advisory_xact_lock(6006, hashtext(:key))")
 _FORGET = text("""
 DELETE FROM form_count
- WHERE (hour, key) IN (SELECT hour, key FROM form_count WHERE hour < wall() - interval '1 day'
-                        ORDER BY hour, key LIMIT 100 FOR UPDATE SKIP LOCKED)
+ WHERE id IN (SELECT id FROM form_count WHERE at <= wall() - interval '60 minutes'
+               ORDER BY at, id LIMIT 100 FOR UPDATE SKIP LOCKED)
 """)
 _COUNT = text("""
-INSERT INTO form_count (hour, key) VALUES (date_trunc('hour', wall()), :key)
-    ON CONFLICT (hour, key) DO UPDATE SET times = form_count.times + 1
-RETURNING times
+INSERT INTO form_count (key)
+SELECT :key
+ WHERE (SELECT count(*) FROM form_count WHERE key = :key AND at > wall() - interval '60 minutes') < :most
 """)
 
 
-def count(connection: Connection, key: str) -> int:
-    """Count one more for `key` in this hour of wall time, and return how many that makes."""
+def count(connection: Connection, key: str, most: int) -> bool:
+    """Count one more for `key`. False, and not counted: there were `most` within the last 60 minutes of wall time."""
+    connection.execute(_ONE_BY_ONE, {"key": key})
     connection.execute(_FORGET)
-    times: int = connection.execute(_COUNT, {"key": key}).scalar_one()
-    return times
+    return connection.execute(_COUNT, {"key": key, "most": most}).rowcount == 1

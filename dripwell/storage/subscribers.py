@@ -122,19 +122,25 @@ def by_hash(connection: Connection, addr_hash: bytes) -> Subscriber | None:
     return _subscriber(connection.execute(_BY_HASH, {"addr_hash": addr_hash}).first())
 
 
-# lock: hold one person's row until the transaction ends.
-_LOCK = text("""
+_ONE = """
 SELECT id, public_id, address, addr_hash, state, timezone, fields, tags, pace, paused_until, joined_at,
        relationship
   FROM subscriber
  WHERE id = :id
-   FOR UPDATE
-""")
+"""
+# lock, lock_out: hold one person's row until the transaction ends; a stronger hold also keeps rows that name them away.
+_LOCK = text(_ONE + "FOR NO KEY UPDATE")
+_LOCK_OUT = text(_ONE + "FOR UPDATE")
 
 
 def lock(connection: Connection, subscriber_id: int) -> Subscriber | None:
     """Find a subscriber by id and keep others from changing the row until this transaction ends."""
     return _subscriber(connection.execute(_LOCK, {"id": subscriber_id}).first())
+
+
+def lock_out(connection: Connection, subscriber_id: int) -> Subscriber | None:
+    """As `lock`, and nobody can add a row that names this person meanwhile: no consent, enrollment or message."""
+    return _subscriber(connection.execute(_LOCK_OUT, {"id": subscriber_id}).first())
 
 
 def _subscriber(row: Any | None) -> Subscriber | None:

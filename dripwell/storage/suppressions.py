@@ -70,6 +70,18 @@ def append(
     return seq
 
 
+# hold_ledger: nobody adds a row until this transaction is over, and whoever was adding one is done.
+_HOLD_LEDGER = text("LOCK TABLE suppression IN SHARE ROW EXCLUSIVE MODE")
+
+
+def hold_ledger(connection: Connection) -> None:
+    """Let nobody write until the commit, and wait for who is writing: for a decision that no row may slip behind.
+
+    For an operator's rare command only; whoever deadlocks with it is tried again.
+    """
+    connection.execute(_HOLD_LEDGER)
+
+
 # since_last_lift: the rows that now make this scope suppressed, oldest first; none = not suppressed.
 _SINCE_LAST_LIFT = text("""
 SELECT seq, action, reason, source, evidence, at
@@ -141,10 +153,10 @@ def all_standing(connection: Connection) -> Iterator[tuple[bytes, str]]:
 # horizon: every transaction before it is over, so rows of later ones are all that can still appear.
 _HORIZON = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
 
-# suppressed_from: rows of transactions that were not over at a horizon. `seq` is not commit order; `xid` bounds it.
-_SUPPRESSED_FROM = text("""
-SELECT addr_hash, scope FROM suppression
- WHERE xid >= CAST(CAST(:horizon AS text) AS xid8) AND action = 'suppress'
+# changed_from: rows of transactions that were not over at a horizon. `seq` is not commit order; `xid` bounds it.
+_CHANGED_FROM = text("""
+SELECT DISTINCT addr_hash, scope FROM suppression
+ WHERE xid >= CAST(CAST(:horizon AS text) AS xid8)
 """)
 
 
@@ -154,9 +166,9 @@ def horizon(connection: Connection) -> int:
     return value
 
 
-def suppressed_from(connection: Connection, horizon: int) -> list[tuple[bytes, str]]:
-    """What may have been suppressed since that horizon was read; some of it may be known already."""
-    rows = connection.execute(_SUPPRESSED_FROM, {"horizon": horizon})
+def changed_from(connection: Connection, horizon: int) -> list[tuple[bytes, str]]:
+    """What may have been suppressed or lifted since that horizon was read; some of it may be known already."""
+    rows = connection.execute(_CHANGED_FROM, {"horizon": horizon})
     return [(bytes(row.addr_hash), row.scope) for row in rows]
 
 

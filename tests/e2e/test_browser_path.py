@@ -68,7 +68,7 @@ def test_from_sign_up_to_erasure_by_keyboard(living_house: House, browser: Brows
 
     page.goto(preferences)
     Keyboard(page).press("See, download or erase")
-    expect(heading(page)).to_have_text("What we store about you")
+    expect(heading(page)).to_have_text("What we keep about you")
     expect(page.locator("body")).to_contain_text(form.consent)
     expect(page.locator("body")).to_contain_text("you unsubscribed")
     with page.expect_download() as download:
@@ -78,7 +78,7 @@ def test_from_sign_up_to_erasure_by_keyboard(living_house: House, browser: Brows
     keys = Keyboard(page)
     keys.stops.clear()
     keys.press("Erase it")
-    expect(heading(page)).to_have_text("Erase what we store about you?")
+    expect(heading(page)).to_have_text("Erase what we keep about you?")
     Keyboard(page).press("Erase my data")
     expect(heading(page)).to_have_text("Your data is erased")
     assert house.query("SELECT 1 FROM subscriber WHERE address = :address", address=address) == []

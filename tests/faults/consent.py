@@ -14,7 +14,7 @@ UNDO_WITHIN = timedelta(hours=24)
 WEEK = timedelta(days=7)
 MARKETING = "marketing"
 ALL = "all"
-OLD_REQUESTS_LIFT = True
+OLD_REQUESTS_LIFT = False
 """Whether a button pressed for the first time may take back an unsubscribe that is newer than its request. SENDING 9
 asks for a fresh opt-in; the program takes any that was not pressed before. False: then it must be a newer request."""
 
@@ -50,6 +50,7 @@ class World:
     paused_until: datetime | None = None
     weekly: bool = False
     pressed: frozenset[str] = frozenset()  # the words of confirmations whose button was pressed
+    heard: frozenset[str] = frozenset()  # events about them; a copy of one says nothing new
     over: frozenset[str] = frozenset()  # campaigns that must not go on, whatever is lifted later
     erased: bool = False  # and not come back by a new double opt-in
     lives: int = 0  # how often they were erased

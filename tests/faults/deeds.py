@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from random import Random
@@ -268,9 +269,10 @@ def event(town: Town, person: Person, chance: Random, where: str) -> None:
     begun, scope = person.belief.begun(), EVENTS[kind]
 
     def change(world: World, at: Moment) -> World:
-        if not scope or world.lives != letter.life:
+        if not scope or world.lives != letter.life or told.dedupe in world.heard:
             return world
-        return consent.leave(world, scope, at, own=False, begun=begun)
+        left = consent.leave(world, scope, at, own=False, begun=begun)
+        return replace(left, heard=world.heard | {told.dedupe})
 
     for _ in range(chance.choice((1, 1, 2))):
         town.coming.append((town.turn + chance.randint(0, 4), [told], [(person.number, change)]))

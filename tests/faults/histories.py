@@ -71,22 +71,29 @@ def tell(
     *,
     count: int,
     seed: int,
+    first: int = 0,
     people: int = PEOPLE,
     turns: int = TURNS,
     doors: type[Doors] = Doors,
     shrinks: bool = True,
     hear: Callable[[str], None] = lambda line: None,
 ) -> Told:
-    """Tell `count` histories, `people` to a town, until one goes wrong."""
+    """Tell `count` histories from the `first` on, `people` to a town, until one goes wrong."""
     told = Told()
     while told.people < count:
-        town_seed = seed * 1_000_000 + told.people
+        at = first + told.people
+        town_seed = seed * 1_000_000 + at
         numbers = range(min(people, count - told.people))
-        wrong, town = one_town(copies, redis_url, town_seed, numbers, turns=turns, doors=doors)
+        again = f"again: --seed {seed} --from {at} --count {len(numbers)} --people {people} --turns {turns}"
+        try:
+            wrong, town = one_town(copies, redis_url, town_seed, numbers, turns=turns, doors=doors)
+        except Exception as error:
+            error.add_note(again)
+            raise
         told.people += len(numbers)
         told.counts.update(town.counts)
         if wrong is not None:
-            told.wrong = _report(wrong, town, town_seed, len(numbers))
+            told.wrong = f"{_report(wrong, town)}{again}\n"
             if shrinks and wrong.number is not None:
                 told.wrong += _shorter(copies, redis_url, town_seed, wrong.number, turns, doors)
             return told
@@ -94,8 +101,8 @@ def tell(
     return told
 
 
-def _report(wrong: Wrong, town: Town, seed: int, people: int) -> str:
-    lines = [f"WRONG: {wrong.what}", f"seed {seed}, {people} people, person {wrong.number}"]
+def _report(wrong: Wrong, town: Town) -> str:
+    lines = [f"WRONG: {wrong.what}", f"person {wrong.number}, of {len(town.people)}:"]
     if wrong.number is not None:
         lines += town.people[wrong.number].story
     return "\n".join(lines) + "\n"
@@ -112,7 +119,7 @@ def _shorter(copies: Copies, redis_url: str, seed: int, number: int, turns: int,
         if wrong is not None:
             best = (wrong, town)
             break
-    return "\nalone, and shorter:\n" + _report(*best, seed, 1)
+    return "\nalone, and shorter:\n" + _report(*best)
 
 
 @contextmanager
@@ -155,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--from", dest="first", type=int, default=0, help="so many histories are skipped")
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--only-tell", action="store_true", help="do not look for a shorter history")
@@ -168,6 +176,7 @@ def main() -> int:
             servers.redis_url,
             count=given.count,
             seed=given.seed,
+            first=given.first,
             people=given.people,
             turns=given.turns,
             shrinks=not given.only_tell,

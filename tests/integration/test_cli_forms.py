@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from dripwell.bootstrap import Installation
 from dripwell.core.tokens import Purpose, sign
+from dripwell.embedded.lock import hold
 from dripwell.services import signup
 from dripwell.storage import clock
 from dripwell.storage.database import Database
@@ -105,3 +106,13 @@ def test_what_somebody_agreed_to_is_shown_with_its_proof(
     assert "asked " in text
     assert "confirmed " in text
     assert f"page https://mail.kcla.example/s/{FORM}" in text
+
+
+def test_forms_lead_to_the_pages_that_run_here(project: Project) -> None:
+    with hold(project.root / "state", lasting=True) as held:
+        held.announce({"web": "http://127.0.0.1:8123"})
+        (one,) = project.read("forms", "list")["forms"]
+        assert one["url"] == f"http://127.0.0.1:8123/s/{FORM}"
+        assert f'action="http://127.0.0.1:8123/s/{FORM}"' in project.run("forms", "show", FORM, "--html").stdout
+    (one,) = project.read("forms", "list")["forms"]
+    assert one["url"] == f"https://mail.kcla.example/s/{FORM}"

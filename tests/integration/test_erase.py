@@ -115,7 +115,7 @@ def trace(connection: Connection, person: int, address: str) -> None:
         "INSERT INTO signup (subscriber_id, form, source, asked_at, network, fields) VALUES (:person, 'series-request',"
         " 'form', wall(), '203.0.113.0', '{\"first_name\": \"Mariposa\"}')",
         "INSERT INTO provider_entry (list, addr_hash) VALUES ('unsubscribes', :hash)",
-        "INSERT INTO form_count (hour, key) VALUES (wall(), 'address:' || encode(:hash, 'hex'))",
+        "INSERT INTO form_count (at, key) VALUES (wall(), 'address:' || encode(:hash, 'hex'))",
     ):
         clause = text(statement)
         connection.execute(clause, {name: values[name] for name in clause._bindparams})

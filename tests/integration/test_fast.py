@@ -119,6 +119,24 @@ def test_following_brings_in_what_was_written_since_but_not_what_was_lifted(
     assert fast.hits([ONE, TWO], SCOPES) == {ONE}
 
 
+def test_following_takes_out_whoever_was_lifted_and_only_there(
+    database: Database, fast: Fast, raw: redis.Redis
+) -> None:
+    for addr_hash in (ONE, TWO):
+        _write(database, addr_hash)
+        _write(database, addr_hash, scope="topic:news")
+    with database.transaction() as connection:
+        fast.rebuild(connection)
+    assert fast.hits([ONE, TWO], SCOPES) == {ONE, TWO}
+    _write(database, ONE, "lift")
+    _write(database, TWO, "lift")
+    _write(database, TWO)
+    with database.transaction() as connection:
+        assert fast.follow(connection)
+    assert fast.hits([ONE, TWO], SCOPES) == {TWO}
+    assert fast.hits([ONE, TWO], ("topic:news",)) == {ONE, TWO}
+
+
 def test_following_does_not_lose_a_row_that_commits_after_a_younger_one(
     database: Database, fast: Fast, raw: redis.Redis
 ) -> None:

@@ -25,7 +25,7 @@ from dripwell.services.enroll import Consent
 from dripwell.storage import clock, suppressions
 from dripwell.storage.database import Database
 from tests.integration import rows
-from tests.integration.command import TOPIC, Project, copy_of_the_project
+from tests.integration.command import CAMPAIGN, TOPIC, Project, copy_of_the_project
 
 OTHER = "monthly-notes"
 AT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -411,5 +411,63 @@ def test_refused_rows_are_written_to_a_file_that_can_be_corrected(project: Proje
     found = project.run("subscribers", "import", "people.csv", *STATED, "--bad", "bad.csv")
     assert found.exit_code == 1
     bad = (project.root / "bad.csv").read_text(encoding="utf-8-sig")
-    assert bad == "line,reason,email,first_name\n3,An email address must have an @-sign.,nobody,'=1\n"
+    assert bad == "line,reason,email,first_name\n3,an email address must have an @-sign,nobody,'=1\n"
     assert project.run("subscribers", "import", "people.csv", *STATED, "--bad", "people.csv").exit_code == 2
+
+
+def test_a_corrected_file_of_refused_rows_comes_in_and_its_first_two_columns_are_nobodys_fields(
+    project: Project, database: Database
+) -> None:
+    rows_of = "email,first_name,reason\nann@example.com,Ann,liked it\nnobody,Bea,\nneither,Cem,asked\n"
+    (project.root / "people.csv").write_text(rows_of)
+    first = project.run("subscribers", "import", "people.csv", *STATED, "--ignore", "reason", "--bad", "bad.csv")
+    assert "The bad rows are in bad.csv." in first.stdout
+    corrected = (project.root / "bad.csv").read_text(encoding="utf-8-sig").replace(",nobody,", ",bea@example.com,")
+    corrected = corrected.replace("reason\n", "liked\n").replace("line,liked", "line,reason")
+    (project.root / "bad.csv").write_text(corrected)
+    second = project.run("subscribers", "import", "bad.csv", *STATED, "--bad", "worse.csv")
+    assert "2 rows = 1 added + 0 known + 1 bad" in second.stdout
+    # What is still bad is written once more, with its line in the file that was imported last.
+    worse = (project.root / "worse.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert worse[0] == "line,reason,email,first_name,liked"
+    assert worse[1] == "3,an email address must have an @-sign,neither,Cem,asked"
+    assert ask(database, "SELECT address, fields FROM subscriber ORDER BY address") == [
+        ("ann@example.com", {"first_name": "Ann"}),
+        ("bea@example.com", {"first_name": "Bea"}),
+    ]
+
+
+def test_a_finished_file_says_again_how_it_ended_and_where_its_bad_rows_are(project: Project) -> None:
+    (project.root / "good.csv").write_text("email\nann@example.com\n")
+    (project.root / "mixed.csv").write_text("email\nbea@example.com\nnobody\n")
+    assert project.run("subscribers", "import", "good.csv", *STATED).exit_code == 0
+    assert project.run("subscribers", "import", "mixed.csv", *STATED).exit_code == 1
+    good = project.run("subscribers", "import", "good.csv", *STATED)
+    assert good.exit_code == 0
+    assert "1 row = 1 added + 0 known + 0 bad" in good.stdout
+    assert "bad then" not in good.stdout
+    mixed = project.run("subscribers", "import", "mixed.csv", *STATED)
+    assert mixed.exit_code == 1
+    assert "1 row was bad then. The same command with --bad FILE writes them" in mixed.stdout
+    again = project.run("subscribers", "import", "mixed.csv", *STATED, "--bad", "bad.csv")
+    assert "1 row was bad then. The bad rows are in bad.csv." in again.stdout
+    assert "3,an email address" in (project.root / "bad.csv").read_text(encoding="utf-8-sig")
+
+
+def test_what_to_do_next_names_a_campaign_that_runs_and_only_when_somebody_came_in(project: Project) -> None:
+    (project.root / "people.csv").write_text("email\nann@example.com\n")
+    (project.root / "nobody.csv").write_text("email,consent_at\nnobody,\n")
+    assert (
+        f"No campaign for {TOPIC} is running yet." in project.run("subscribers", "import", "people.csv", *STATED).stdout
+    )
+    project.started()
+    again = project.run("subscribers", "import", "people.csv", *STATED, "--again").stdout
+    assert f"Into a campaign: dripwell enroll {CAMPAIGN} --all" in again
+    assert "ampaign" not in project.run("subscribers", "import", "nobody.csv", *STATED).stdout
+
+
+def test_rows_that_are_not_taken_in_are_not_asked_for_a_relationship(project: Project) -> None:
+    (project.root / "people.csv").write_text("email\nann@example.com\nANN@example.com\nbea@example.com\n")
+    for more in (("--dry-run",), ()):
+        found = project.run("subscribers", "import", "people.csv", *STATED, *more)
+        assert "2 rows do not say whether the person is a patient" in found.stdout

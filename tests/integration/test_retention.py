@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -12,11 +13,13 @@ from dripwell.bootstrap import Installation, run_pass
 from dripwell.core.campaign import Lane
 from dripwell.core.clicks import Click, by_a_person
 from dripwell.core.duration import Duration
-from dripwell.core.states import DELIVERY_PRECEDENCE
+from dripwell.core.errors import NotFoundError
+from dripwell.core.states import DELIVERY_PRECEDENCE, Reason
 from dripwell.core.tokens import Purpose, sign
-from dripwell.services import erase, retention
-from dripwell.storage import audit, reports
-from dripwell.storage.database import Database
+from dripwell.services import erase, leave, retention
+from dripwell.storage import audit, clock, reports
+from dripwell.storage import retention as stored
+from dripwell.storage.database import Connection, Database
 from dripwell.web.app import create_app
 from tests.integration import rows
 from tests.integration.scripted import House
@@ -159,7 +162,16 @@ def test_who_cannot_be_asked_is_not_erased_for_not_answering(house: House) -> No
 def test_who_leaves_is_not_asked_any_more_whether_they_want_to_stay(house: House) -> None:
     maria, _ = mailed_and_silent(house)
     run(house, QUIET)
-    house.leave(maria)
+    with house.database.transaction() as connection:
+        leave.suppress(
+            connection,
+            subscriber_id=maria,
+            scope="marketing",
+            reason=Reason.UNSUBSCRIBED,
+            source="page",
+            evidence="",
+            times=clock.read(connection),
+        )
     house.send(Lane.CONFIRM)
     assert house.provider.mailings == [] or MARIA not in [e.to for m in house.provider.mailings for e in m.envelopes]
     assert house.query("SELECT state FROM message WHERE lane = 'confirm'") == [("SUPPRESSED",)]
@@ -185,6 +197,80 @@ def test_patients_are_never_asked_and_who_never_confirmed_is_erased_unasked(hous
     run(house, QUIET)
     assert asked(house) == []
     assert house.query("SELECT subscriber_id FROM erasure") == [(never,)]
+
+
+def stranger(house: House, address: str) -> int:
+    """Somebody typed this address into a form; nobody pressed the button."""
+    person = house.person(address, state="unconfirmed", topics=())
+    asks(house, person)
+    return person
+
+
+def asks(house: House, person: int) -> None:
+    put(
+        house,
+        "INSERT INTO signup (subscriber_id, form, source, asked_at) VALUES (:p, 'series-request', 'form', wall())",
+        p=person,
+    )
+
+
+def test_an_address_that_never_confirmed_is_erased_thirty_days_after_its_last_request(house: House) -> None:
+    house.publish_service()
+    maria, joe = stranger(house, MARIA), stranger(house, JOE)
+    house.later(days=20)
+    asks(house, joe)
+    house.later(days=9)
+    run(house)
+    assert house.query("SELECT count(*) FROM erasure") == [(0,)], "29 days are not 30"
+    house.later(days=2)
+    run(house)
+    assert house.query("SELECT subscriber_id, actor FROM erasure") == [(maria, "retention")]
+    assert house.query("SELECT id, state, address FROM subscriber ORDER BY id") == [
+        (maria, "erased", None),
+        (joe, "unconfirmed", JOE),
+    ]
+    house.later(days=30)
+    run(house)
+    assert house.query("SELECT subscriber_id FROM erasure ORDER BY 1") == [(maria,), (joe,)]
+
+
+def test_who_confirms_while_the_pass_runs_is_not_erased(house: House) -> None:
+    house.publish_service()
+    maria = stranger(house, MARIA)
+    house.later(days=31)
+    with house.database.transaction() as connection:
+        assert stored.strangers(connection, before=rows.START + timedelta(days=31), limit=9) == [maria]
+    put(house, "UPDATE signup SET confirmed_at = wall() WHERE subscriber_id = :p", p=maria)
+
+    def still(connection: Connection) -> bool:
+        return stored.is_stranger(connection, maria, clock.read(connection).now - retention.UNCONFIRMED_FOR)
+
+    with pytest.raises(NotFoundError):
+        erase.erase(house.database, maria, pepper=rows.PEPPER, actor="retention", still=still)
+    assert house.query("SELECT count(*) FROM erasure") == [(0,)]
+    assert house.query("SELECT count(*) FROM suppression") == [(0,)]
+    assert house.query("SELECT state, address FROM subscriber") == [("unconfirmed", MARIA)]
+
+
+def test_of_the_unconfirmed_only_strangers_are_erased_after_thirty_days(house: House) -> None:
+    house.publish_service()
+    campaign_id = house.publish()
+    patient, agreed, confirmed, in_series, told, happened = (stranger(house, f"p{n}@example.com") for n in range(6))
+    house.person("by-staff@example.com", state="unconfirmed", topics=())
+    put(house, "UPDATE subscriber SET relationship = 'patient' WHERE id = :p", p=patient)
+    put(
+        house,
+        "INSERT INTO consent (subscriber_id, topic, action, source, given_at)"
+        " VALUES (:p, 'notes', 'give', 'x', wall())",
+        p=agreed,
+    )
+    put(house, "UPDATE signup SET confirmed_at = wall() WHERE subscriber_id = :p", p=confirmed)
+    house.enroll(campaign_id, in_series)
+    put(house, "INSERT INTO call_wish (subscriber_id, phone, words, at) VALUES (:p, '555-0100', 'x', wall())", p=told)
+    put(house, "INSERT INTO happening (subscriber_id, event, at) VALUES (:p, 'watched', wall())", p=happened)
+    house.later(days=60)
+    run(house)
+    assert house.query("SELECT count(*) FROM erasure") == [(0,)]
 
 
 def test_the_page_asks_on_get_and_keeps_on_post(installation: Installation) -> None:

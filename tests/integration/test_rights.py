@@ -29,8 +29,9 @@ from dripwell.services import erase
 from dripwell.settings import Settings
 from dripwell.storage.database import Database
 from tests.conftest import ROOT
-from tests.integration.command import Project, copy_of_the_project
+from tests.integration.command import TOPIC, Project, copy_of_the_project
 from tests.integration.rows import everything
+from tests.integration.test_cli_operator import SMTP
 
 MARIA, JOE = "maria.garcia@example.com", "joe@example.com"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -196,6 +197,94 @@ def test_what_is_held_is_shown_and_erased_on_somebodys_word(
     told = rows(database, "SELECT actor, action, about, detail FROM activity ORDER BY id")
     assert ("desk", "erased", "subscriber", {"erasure": waiting["id"]}) in told
     assert MARIA not in str(told)
+
+
+def test_an_erasure_that_was_answered_at_the_first_try_is_listed(project: Project, database: Database) -> None:
+    project.added(MARIA)
+    done = project.read("subscribers", "erase", MARIA, "--confirm", MARIA)
+    assert done["state"] == "asked"
+    (row,) = project.read("subscribers", "erasures")["erasures"]
+    assert (row["id"], row["tries"], row["asked_again_at"]) == (done["erasure"], 1, None)
+    assert "1 erasure" in project.run("subscribers", "erasures", "--all").stdout
+    assert rows(database, "SELECT retry_at = '-infinity' FROM erasure") == [(True,)], "nothing ever waited"
+
+
+def test_staff_cannot_bring_an_erased_person_back_but_the_person_can(project: Project, database: Database) -> None:
+    project.added(MARIA)
+    project.read("subscribers", "erase", MARIA, "--confirm", MARIA)
+    before = rows(database, "SELECT count(*) FROM subscriber")
+    refused = project.run("subscribers", "add", MARIA, "--topic", "seven-part-series", "--source", "front desk")
+    assert refused.exit_code == 3, refused.output
+    assert "--confirm-by-email --form NAME" in refused.stderr
+    assert rows(database, "SELECT count(*) FROM subscriber") == before
+    assert rows(database, "SELECT count(*) FROM consent") == [(0,)]
+    asked = project.run("subscribers", "add", MARIA, "--confirm-by-email", "--form", "series-request")
+    assert asked.exit_code == 0, asked.output
+    still = project.run("subscribers", "add", MARIA, "--topic", "seven-part-series", "--source", "front desk")
+    assert still.exit_code == 3, "asked is not agreed"
+    assert rows(database, "SELECT count(*) FROM consent") == [(0,)]
+
+
+def test_of_an_erased_person_the_commands_say_so_and_propose_no_adding(project: Project) -> None:
+    project.added(MARIA)
+    project.read("subscribers", "erase", MARIA, "--confirm", MARIA)
+    commands = (
+        ("subscribers", "show", MARIA),
+        ("subscribers", "data", MARIA),
+        ("subscribers", "erase", MARIA, "--confirm", MARIA),
+        ("exit", "seven-benefits", MARIA),
+        ("subscribers", "add", MARIA, "--relationship", "patient"),
+    )
+    for command in commands:
+        said = project.run(*command)
+        assert said.exit_code == 1, command
+        assert "was erased" in said.stderr, command
+        assert f"dripwell suppressions show {MARIA}" in " ".join(said.stderr.split()), command
+        assert "subscribers add" not in said.stderr, command
+    for command in (("show", JOE), ("data", JOE), ("erase", JOE, "--confirm", JOE)):
+        said = project.run("subscribers", *command)
+        assert said.exit_code == 1, command
+        assert "no subscriber has the address" in said.stderr, command
+        assert "subscribers add" not in said.stderr, command
+
+
+def test_what_is_held_is_told_in_the_words_of_the_persons_own_page(project: Project, database: Database) -> None:
+    project.started()
+    project.added(MARIA)
+    project.read("enroll", "seven-benefits", MARIA)
+    said = " ".join(project.run("subscribers", "data", MARIA).stdout.split())
+    for words in (MARIA, "Status: you get our emails", "Seven benefits: goes on", "Yes to “Seven-part series”"):
+        assert words in said
+    assert "Times are Pacific time." in said
+    for inner in ("{'", "None", "seven-benefits", "prospect", "+00:00", "given_at"):
+        assert inner not in said, inner
+    whole = project.read("subscribers", "data", MARIA)
+    assert whole["subscriber"]["relationship"] == "prospect"
+    assert [one["campaign"] for one in whole["series"]] == ["seven-benefits"]
+
+
+def test_where_the_provider_cannot_be_asked_nobody_is_told_that_it_was(project: Project) -> None:
+    relay = {**SMTP, "DRIPWELL_PROVIDER_URL": ""}
+    project.read("subscribers", "add", MARIA, "--topic", TOPIC, "--source", "a test", **relay)
+    said = project.run("subscribers", "erase", MARIA, "--confirm", MARIA, **relay)
+    assert said.exit_code == 0, said.output
+    assert "ask whoever runs it to remove their logs" in " ".join(said.stdout.split())
+    assert "has taken" not in said.stdout
+
+
+def test_erasing_says_what_went_what_stays_and_what_waits(project: Project, sandbox: Sandbox) -> None:
+    project.added(MARIA)
+    said = " ".join(project.run("subscribers", "erase", MARIA, "--confirm", MARIA).stdout.split())
+    assert "Gone: the address" in said
+    assert "Stays: a keyed hash" in said
+    assert "The provider has taken the request" in said
+    project.added(JOE)
+    sandbox.control({"status": 403})
+    said = " ".join(project.run("subscribers", "erase", JOE, "--confirm", JOE).stdout.split())
+    assert "Waits: the provider has not taken the request yet" in said
+    assert "dripwell subscribers erasures" in said
+    shown = " ".join(project.run("subscribers", "erase", "--help").stdout.split())
+    assert "never mailed again unless they sign up themselves" in shown
 
 
 @pytest.mark.parametrize("point", erase.POINTS)

@@ -668,7 +668,8 @@ def test_an_address_can_bounce_from_the_second_mail_on_even_after_a_restart(wire
     wired.start()
     wired.send(mail(person(address, "m2")))
     wired.send(mail(person(address, "m3")))
-    eventually(lambda: webhook.kinds("m2") == webhook.kinds("m3") == ["processed", "bounce"])
+    eventually(lambda: webhook.kinds("m2") == ["processed", "bounce"])
+    eventually(lambda: webhook.kinds("m3") == ["dropped"])  # by now the provider has the address on its list
 
 
 def test_late_events_come_late(wired: Sandbox, webhook: Webhook) -> None:

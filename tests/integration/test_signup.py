@@ -160,6 +160,7 @@ def stop(house: House, person: int, scope: str, reason: str) -> None:
 def test_whoever_unsubscribed_may_ask_again_and_confirming_lifts_it(house: House) -> None:
     person = house.person(MARIA)
     stop(house, person, "marketing", "unsubscribed")
+    house.later(seconds=1)
     ask(house)
     assert house.provider.addresses() == [MARIA]
     assert house.query("SELECT state FROM subscriber") == [("unsubscribed",)]  # asking alone brings nobody back
@@ -505,6 +506,23 @@ def test_asking_for_fresh_links_is_bounded_like_the_form(visitor: Visitor) -> No
     assert visitor.count("signup_mail") == 3
 
 
+def test_a_form_there_is_not_says_so_and_speaks_of_no_email(visitor: Visitor) -> None:
+    for answer in (visitor.client.get("/s/nope"), visitor.client.post("/s/nope", data={"email": MARIA})):
+        assert answer.status_code == 404
+        assert "There is no such form" in answer.text
+        assert "Open" not in answer.text
+    assert visitor.nothing_is_kept()
+
+
+def test_whoever_waits_is_told_what_to_look_for(visitor: Visitor) -> None:
+    asked = visitor.post()
+    fresh = visitor.client.post("/k", data={"email": MARIA, "dw-shown": visitor.shown()})
+    for answer in (asked, fresh):
+        assert "Please confirm your address" in answer.text  # the subject, as templates/email/system/confirm.md has it
+        assert "calls@notice.kcla.example" in answer.text
+    assert '<a href="/s/series-request">fill in the form again</a>' in asked.text
+
+
 def test_an_expired_link_has_a_button_for_a_fresh_one(visitor: Visitor) -> None:
     visitor.post()
     with visitor.installation.database.transaction() as connection:
@@ -751,10 +769,102 @@ def test_counts_nobody_asks_about_any_more_go(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(
             text(
-                "INSERT INTO form_count (hour, key) SELECT wall() - interval '25 hours', 'network ' || number"
+                "INSERT INTO form_count (at, key) SELECT wall() - interval '61 minutes', 'network ' || number"
                 " FROM generate_series(1, 150) AS number"
             )
         )
-        assert [signups.count(connection, "network a") for _ in range(3)] == [1, 2, 3]
-        kept = connection.execute(text("SELECT key, times FROM form_count")).all()
-    assert [tuple(row) for row in kept] == [("network a", 3)]
+        assert [signups.count(connection, "network a", 2) for _ in range(3)] == [True, True, False]
+        kept = connection.execute(text("SELECT key, count(*) FROM form_count GROUP BY key")).all()
+    assert [tuple(row) for row in kept] == [("network a", 2)]
+
+
+# A link that is older than what its person said last
+
+
+def test_an_old_link_lifts_no_later_unsubscribe_and_a_fresh_request_does(house: House) -> None:
+    ask(house)
+    (old,) = mails(house)
+    ((person,),) = house.query("SELECT id FROM subscriber")
+    assert isinstance(person, int)
+    house.later(minutes=1)
+    stop(house, person, "marketing", "unsubscribed")
+    house.later(minutes=1)
+    refused = press(house, old)
+    assert refused is not None
+    assert refused.request.state is confirm.State.OVERTAKEN
+    assert house.query("SELECT count(*) FROM consent") == [(0,)]
+    assert house.query("SELECT count(*) FROM suppression WHERE action = 'lift'") == [(0,)]
+    with house.database.transaction() as connection:
+        assert signup.mail_this_again(connection, enrollment_id=old, times=clock.read(connection))
+    house.send(Lane.CONFIRM)
+    fresh = press(house, mails(house)[-1])
+    assert fresh is not None
+    assert (fresh.request.state, len(fresh.lifted)) == (confirm.State.DONE, 1)
+    assert house.query("SELECT count(*) FROM signup") == [(2,)]
+
+
+def test_an_old_link_gives_no_topic_that_was_given_up_since(house: House) -> None:
+    ask(house)
+    (old,) = mails(house)
+    house.later(minutes=1)
+    with house.database.transaction() as connection:
+        ((person,),) = connection.execute(text("SELECT id FROM subscriber")).all()
+        topic = house.site.forms[0].topic
+        consents.add(connection, person, topic, give=False, source="preferences", wording="", at=house.wall)
+    press(house, old)
+    with house.database.transaction() as connection:
+        assert consents.given(connection, person) == []
+
+
+def test_nobody_who_is_being_erased_can_confirm(house: House) -> None:
+    ask(house)
+    (mail,) = mails(house)
+    house.query("INSERT INTO erasure (subscriber_id, actor) SELECT id, 'subscriber' FROM subscriber RETURNING id")
+    assert press(house, mail) is None
+    assert house.query("SELECT count(*) FROM consent") == [(0,)]
+
+
+def test_a_link_that_was_used_says_what_holds_now(visitor: Visitor) -> None:
+    visitor.post()
+    (link,) = visitor.links()
+    assert "Your address is confirmed" in visitor.client.post(link).text
+    with visitor.installation.database.transaction() as connection:
+        leave.suppress(
+            connection,
+            subscriber_id=1,
+            scope="marketing",
+            reason="unsubscribed",
+            source=leave.PAGE,
+            evidence="test",
+            times=clock.read(connection),
+        )
+    for answer in (visitor.client.get(link), visitor.client.post(link)):
+        assert "confirmed" not in answer.text
+        assert 'href="/s/series-request"' in answer.text
+
+
+def test_the_form_promises_nothing_of_its_own(visitor: Visitor) -> None:
+    assert "free" not in visitor.client.get("/s/series-request").text
+
+
+def test_a_network_is_counted_over_sixty_minutes_whenever_the_hour_turns(house: House) -> None:
+    house.until(house.wall.replace(minute=59))
+    with house.database.transaction() as connection:
+        assert all(signup.is_within_limit(connection, "a") for _ in range(signup.PER_NETWORK))
+    house.later(minutes=2)
+    with house.database.transaction() as connection:
+        assert not signup.is_within_limit(connection, "a")
+    house.later(minutes=59)
+    with house.database.transaction() as connection:
+        assert signup.is_within_limit(connection, "a")
+
+
+def test_above_the_ceiling_nothing_is_mailed_and_the_operator_is_told_once_an_hour(house: House) -> None:
+    ask(house)
+    with house.database.transaction() as connection:
+        told = [signup.room(connection, ceiling=1) for _ in range(2)]
+        assert signup.room(connection, ceiling=2).is_left
+    assert [(room.is_left, room.is_news) for room in told] == [(False, True), (False, False)]
+    house.later(minutes=61)
+    with house.database.transaction() as connection:
+        assert signup.room(connection, ceiling=1).is_left

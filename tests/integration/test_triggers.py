@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -12,8 +13,9 @@ from sqlalchemy import text
 
 from dripwell.bootstrap import Installation
 from dripwell.core.keys import message_id
-from dripwell.services import confirm, enroll, happen, leave, plan, signup
+from dripwell.services import confirm, enroll, happen, leave, plan, signup, tell
 from dripwell.storage import campaigns, clock, consents, suppressions
+from dripwell.storage.database import Connection
 from tests.integration import rows
 
 TOPIC = "seven-part-series"
@@ -332,3 +334,49 @@ def test_a_campaign_that_does_not_run_lets_nobody_in(installation: Installation)
     with installation.database.transaction() as connection:
         campaigns.set_state(connection, campaign, ["running"], "paused")
     assert triggered(installation, "tag", person(installation)) == {}
+
+
+def test_an_event_waits_for_an_unsubscribe_that_is_under_way_and_neither_stops_the_other(
+    installation: Installation,
+) -> None:
+    applied(installation)
+    who = person(installation)
+    with installation.database.transaction() as connection:
+        enroll.enroll(connection, CAMPAIGN, [who], actor="test")
+        address = connection.execute(text("SELECT address FROM subscriber WHERE id = :who"), {"who": who}).scalar_one()
+
+    def tells(connection: Connection) -> bool:
+        times = clock.read(connection)
+        _, news = tell.event(
+            connection, address=address, name=happen.BOOKED, versions=installation.versions,
+            pepper=installation.pepper, times=times,
+        )  # fmt: skip
+        return news
+
+    def is_waiting() -> bool:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        with installation.database.transaction() as connection:
+            return bool(connection.execute(text(waiting)).scalar_one())
+
+    def told() -> bool:
+        with installation.database.transaction() as connection:
+            return tells(connection)
+
+    with ThreadPoolExecutor(1) as pool:
+        with installation.database.transaction() as connection:
+            suppressions.lock_in_scope(connection, who, suppressions.MARKETING)
+            event = pool.submit(told)
+            until = time.monotonic() + 20
+            while not is_waiting():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            leave.suppress(
+                connection, subscriber_id=who, scope=suppressions.MARKETING, reason="unsubscribed", source=leave.PAGE,
+                evidence="", times=clock.read(connection),
+            )  # fmt: skip
+        assert event.result(timeout=20)
+    with installation.database.transaction() as connection:
+        found = connection.execute(text("SELECT ended_reason FROM enrollment WHERE subscriber_id = :w"), {"w": who})
+        assert found.scalars().all() == ["unsubscribed"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from dripwell.bootstrap import Installation
 from dripwell.core.tokens import Purpose
 from dripwell.storage import clock
 from tests.integration import rows
@@ -22,9 +26,13 @@ def path(mailed: Mailed) -> str:
 def test_the_page_tells_in_words_and_the_download_has_it_all(client: TestClient, path: str) -> None:
     page = client.get(f"{path}/data")
     assert page.status_code == 200
-    for word in ("m•••a@example.com", "Maria", "Yes to “Seven-part series”", "Email me.", "1-adaptability: went out"):
+    for word in ("m•••a@example.com", "Maria", "Yes to “Seven-part series”", "Email me.", "Pacific time"):
         assert word in page.text
     assert "maria@example.com" not in page.text
+    assert "Seven benefits: goes on" in page.text
+    assert "Seven benefits, “How a mind makes room for change”: went out" in page.text
+    for inner in ("seven-benefits", "1-adaptability", "prospect", "window", "processed", ">State<"):
+        assert inner not in page.text, inner
     answer = client.get(f"{path}/data.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
@@ -128,3 +136,34 @@ def test_resuming_ends_the_pause_and_only_the_pause(client: TestClient, mailed: 
             text("SELECT pace, paused_until FROM subscriber WHERE id = :id"), {"id": mailed.subscriber}
         ).one()
     assert tuple(row) == ("weekly", None)
+
+
+def test_the_way_back_is_a_link_to_the_website(client: TestClient, mailed: Mailed, path: str) -> None:
+    link = '<a href="https://kcla.example">our website</a>'
+    client.post(path, data={"do": "leave"})
+    assert link in client.get(path).text
+    assert link in client.post(f"{path}/erase", data={"do": "erase"}).text
+    assert link in client.get(path).text
+
+
+def test_the_privacy_page_names_what_the_forms_ask_for_and_for_how_long_it_is_kept(
+    clientele: Callable[..., TestClient], installation: Installation
+) -> None:
+    site = installation.site
+    page = clientele().get("/privacy").text
+    assert "first name, the state you live in" in page
+    assert "hear nothing from you for 12 months" in page
+    assert "30 days after it was last given" in page
+    form = replace(site.forms[0], asks=(("email", True), ("shoe_size", False)))
+    other = clientele(site=replace(site, forms=(form,), keep_quiet_subscribers=None)).get("/privacy").text
+    assert "shoe size" in other
+    assert "first name" not in other
+    assert "hear nothing" not in other
+
+
+def test_what_is_kept_is_called_so_on_every_page(client: TestClient, path: str) -> None:
+    pages = [client.get(place).text for place in (f"{path}/data", f"{path}/erase", "/privacy")]
+    pages += [client.post(f"{path}/erase", data={"do": "erase"}).text, client.get(path).text]
+    for page in pages:
+        assert re.search(r"\b[Kk]e(ep|pt)\b", page)
+        assert not re.search(r"\b(store|stored|hold|held)\b", page)

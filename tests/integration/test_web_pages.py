@@ -159,25 +159,31 @@ def test_no_page_shows_the_whole_address(client: TestClient, paths: dict[str, st
 def test_a_link_that_is_not_whole_helps_and_tells_nothing(
     client: TestClient, mailed: Mailed, paths: dict[str, str]
 ) -> None:
-    texts = set()
+    texts: dict[bool, set[str]] = {True: set(), False: set()}
     for door, purpose in DOORS.items():
         word = mailed.link(purpose)
         nobody = mailed.link(purpose, 987_654)
+        leads_out = door in ("u", "p")
         for path in (f"/{door}/{word[:-1]}", f"/{door}/{word}x", f"/{door}/é", f"/{door}/{mailed.link(Purpose.CALL)}"):
             answer = client.get(path)
             assert answer.status_code == 404
-            texts.add(answer.text)
+            texts[leads_out].add(answer.text)
         if door != "u":
-            texts.add(client.get(f"/{door}/{nobody}").text)
+            texts[leads_out].add(client.get(f"/{door}/{nobody}").text)
     for path in ("/b/call/x", "/b/call/x/cancel", "/c/x-1", "/b/call/x/calendar.ics"):
-        texts.add(client.get(path).text)
-    for path in ("/b/call/x/cancel", "/b/x", "/p/x"):
-        texts.add(client.post(path).text)
-    assert len(texts) == 1
-    (page,) = texts
-    assert "This link is not complete" in page
-    assert "Open it from the email again" in page
-    assert "tel:+15550100142" in page
+        texts[False].add(client.get(path).text)
+    for path in ("/b/call/x/cancel", "/b/x"):
+        texts[False].add(client.post(path).text)
+    texts[True].add(client.post("/p/x").text)
+    texts[True].add(client.get("/p/x/data").text)
+    for pages in texts.values():
+        (page,) = pages
+        assert "This link is not complete" in page
+        assert "Open it from the email again" in page
+        assert "tel:+15550100142" in page
+    # Whoever wants to leave can, without a link and without a call.
+    (leaving,) = texts[True]
+    assert f'href="mailto:{mailed.installation.site.reply_to}?subject=unsubscribe"' in leaving
 
 
 def test_an_erased_person_is_nobody(client: TestClient, mailed: Mailed, paths: dict[str, str]) -> None:

@@ -152,7 +152,7 @@ def test_every_page_fits_is_readable_and_can_be_pressed(
     with page.expect_navigation(wait_until="load"):
         page.get_by_role("button", name="Unsubscribe").press("Enter")  # a keyboard is enough
     look("unsubscribed")
-    press(page.get_by_role("button", name="keep my emails"))
+    press(page.get_by_role("button", name="Undo"))
     look("undone")
     problems = [problem for problem in problems if "status of 4" not in problem]
     page.goto(f"{address}/b/x")

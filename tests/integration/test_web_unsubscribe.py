@@ -16,6 +16,7 @@ from dripwell.storage.database import Database
 from tests.integration import rows
 from tests.integration.conftest import Mailed
 
+UNDO = 'value="undo">Undo</button>'
 BODIES = {
     "urlencoded": {"data": {"List-Unsubscribe": "One-Click"}},
     "multipart": {"files": {"List-Unsubscribe": (None, "One-Click")}},
@@ -91,7 +92,7 @@ def test_it_reaches_the_fast_set_and_the_planned_message(client: TestClient, mai
 
 def test_undo_works_once_with_the_same_link_and_says_what_it_does_not_do(client: TestClient, mailed: Mailed) -> None:
     path = f"/u/{mailed.link(Purpose.UNSUBSCRIBE)}"
-    assert "keep my emails" in client.post(path).text
+    assert UNDO in client.post(path).text
     undone = client.post(path, data={"do": "undo"})
     assert "You get our emails again" in undone.text
     assert "does not start again" in undone.text
@@ -112,7 +113,7 @@ def test_undo_is_not_offered_to_somebody_who_complained(client: TestClient, mail
             evidence="",
             times=clock.read(connection),
         )
-    assert "keep my emails" not in client.post(f"/u/{mailed.link(Purpose.UNSUBSCRIBE)}").text
+    assert UNDO not in client.post(f"/u/{mailed.link(Purpose.UNSUBSCRIBE)}").text
 
 
 def test_a_reason_is_kept_once_and_only_if_it_is_one_of_ours(client: TestClient, mailed: Mailed) -> None:
@@ -135,7 +136,7 @@ def test_while_postgresql_is_away_it_goes_to_the_spool_and_is_replayed(
     answer = client.post(path)
     assert answer.status_code == 200
     assert "You are unsubscribed" in answer.text
-    assert "keep my emails" not in answer.text
+    assert UNDO not in answer.text
     away.close()
     assert not _suppressed(mailed)
     where = spool.path_in(installation.settings.state_dir)
@@ -177,3 +178,14 @@ def test_a_spool_is_not_emptied_by_a_replay_that_fails(installation: Installatio
         raise RuntimeError
     with spool.draining(where) as ids:
         assert ids == [mailed.message]
+
+
+def test_a_link_from_before_an_erasure_says_that_it_names_nobody(client: TestClient, mailed: Mailed) -> None:
+    path = f"/u/{mailed.link(Purpose.UNSUBSCRIBE)}"
+    with mailed.installation.database.transaction() as connection:
+        connection.execute(text("UPDATE subscriber SET state = 'erased', address = NULL, addr_hash = NULL"))
+    for answer in (client.get(path), client.post(path)):
+        assert "This link names nobody any more" in answer.text
+        assert "You are unsubscribed" not in answer.text
+    one_click = client.post(path, data={"List-Unsubscribe": "One-Click"})
+    assert (one_click.status_code, one_click.text) == (200, "You are unsubscribed.\n")

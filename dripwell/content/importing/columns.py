@@ -17,6 +17,8 @@ OWN = (
 """The columns that mean something to Dripwell. `consents` is a JSON list, as exports write it."""
 FIELD = "field:"
 """Begins the name of a column whose field has a name that would be one of `OWN`, or would lose its capitals."""
+OF_BAD = ("line", "reason")
+"""The first two columns of a file of refused rows that we wrote: told to its reader, and never imported."""
 
 
 class Plan(NamedTuple):
@@ -26,6 +28,11 @@ class Plan(NamedTuple):
     fields: tuple[tuple[int, str], ...]
     width: int
     names: tuple[str, ...]
+
+
+def is_of_bad(columns: Sequence[str]) -> bool:
+    """Whether a file with these columns is one of refused rows that we wrote, corrected since or not."""
+    return tuple(bare(name.strip()).lower() for name in columns[: len(OF_BAD)]) == OF_BAD
 
 
 def meaning(name: str, reading: Reading, vendor: Vendor | None) -> str | None:
@@ -51,7 +58,10 @@ def plan(path: Path, columns: Sequence[str], reading: Reading, vendor: Vendor | 
     own: dict[str, int] = {}
     fields: list[tuple[int, str]] = []
     told: set[str] = set()
+    theirs = is_of_bad(columns)
     for place, column in enumerate(columns):
+        if theirs and place < len(OF_BAD) and OF_BAD[place] not in reading.columns:
+            continue
         what = meaning(column, reading, vendor)
         if what is None:
             continue

@@ -105,7 +105,7 @@ def _plain(planned: Plan, rules: Rules) -> Callable[[int, Sequence[str]], Row]:
         try:
             address = checked(bare(row[email].strip()))
         except ValueError as error:
-            return BadRow(line, str(error))
+            return BadRow(line, _of_address(error))
         zone = None if zone_at is None else row[zone_at].strip() or None
         if zone is not None and zone not in rules.timezones:
             return BadRow(line, f"{_said(zone)} is not a time zone such as America/Los_Angeles")
@@ -240,7 +240,7 @@ def _exported(
             try:
                 address = checked(theirs["email"])
             except ValueError as error:
-                return BadRow(line, str(error))
+                return BadRow(line, _of_address(error))
             at = moment(theirs.get("left_at", ""), UTC)
             on = f", {at:%Y-%m-%d}" if at else ""
             return LeftRow(line, address, left[0], left[1], f"{vendor.name}: {kind}{on}")
@@ -318,7 +318,7 @@ def _person(line: int, cells: Cells, rules: Rules) -> Row:
     try:
         address = checked(texts.get("email") or "")
     except ValueError as error:
-        return BadRow(line, str(error))
+        return BadRow(line, _of_address(error))
     zone = texts.get("timezone") or None
     if zone is not None and zone not in rules.timezones:
         return BadRow(line, f"{_said(zone)} is not a time zone such as America/Los_Angeles")
@@ -331,6 +331,12 @@ def _person(line: int, cells: Cells, rules: Rules) -> Row:
     tags = texts.get("tags") or ()
     fields = {name[len(FIELD) :]: value for name, value in texts.items() if name.startswith(FIELD) and value}
     return GoodRow(line, address, zone, split(tags) if isinstance(tags, str) else tags, fields, related, consents)
+
+
+def _of_address(error: ValueError) -> str:
+    """What is wrong with an address, in the voice of the other reasons: no sentence, no full stop."""
+    words = str(error).rstrip(".")
+    return words[:1].lower() + words[1:]
 
 
 def _said(cell: str) -> str:

@@ -83,7 +83,7 @@ def _header(path: Path, encoding: str, separator: str) -> list[str]:
 
 
 def records(path: Path, laid: Layout) -> Iterator[Record]:
-    """Every row of a CSV file after its first, with the number of its last line; empty lines are passed over.
+    """Every row of a CSV file after its first, with the number of its first line; empty lines are passed over.
 
     Raises ContentError, with the line, when the file cannot be read on.
     """
@@ -92,9 +92,11 @@ def records(path: Path, laid: Layout) -> Iterator[Record]:
     reader = csv.reader(_lines(path, laid.encoding), delimiter=laid.separator, strict=True)
     try:
         next(reader, None)
+        first = reader.line_num + 1
         for row in reader:
             if row:
-                yield reader.line_num, row
+                yield first, row
+            first = reader.line_num + 1
     except csv.Error as error:
         said = "a cell is longer than any name: is a quote never closed?" if "field larger" in str(error) else error
         raise ContentError(f"{path}:{reader.line_num}:1 is not CSV: {said}") from error

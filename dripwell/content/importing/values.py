@@ -23,7 +23,7 @@ class Given(NamedTuple):
 
 
 class GoodRow(NamedTuple):
-    """One person as the file has it. `line` is where the row ends; `address` is as `core.address.check` returns it."""
+    """One person as the file has it. `line` is where the row begins, `address` as `core.address.check` returns it."""
 
     line: int
     address: str

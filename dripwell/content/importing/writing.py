@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from dripwell.content.importing.columns import FIELD, OWN
+from dripwell.content.importing.columns import FIELD, OF_BAD, OWN, is_of_bad
 from dripwell.content.importing.records import Layout, objects, records
 from dripwell.content.importing.safety import safe
 from dripwell.content.importing.values import MAX_COLUMNS
@@ -54,17 +54,18 @@ def _column(name: str) -> str:
 def refused_lines(path: Path, laid: Layout, refusals: Iterator[tuple[int, str]]) -> Iterator[str]:
     """The refused rows of a file as CSV with line and reason before them; `refusals` are by line."""
     told = next(refusals, None)
-    rows: Iterator[tuple[int, Any]]
+    rows: Iterator[tuple[int, Any]]  # a list of cells each, or an object, or what is wrong with its line
+    before = len(OF_BAD) if is_of_bad(laid.columns) else 0  # a file of refused rows, refused again
     if laid.separator is None:
         yield csv_line(["line", "reason", "row"])
         rows = objects(path, laid)
     else:
-        yield csv_line(["line", "reason", *laid.columns])
+        yield csv_line([*OF_BAD, *laid.columns[before:]])
         rows = records(path, laid)
     for line, row in rows:
         if told is None:
             return
         if line == told[0]:
-            cells = row if laid.separator is not None else [row if isinstance(row, str) else json.dumps(row)]
+            cells = [row if isinstance(row, str) else json.dumps(row)] if laid.separator is None else row[before:]
             yield csv_line([str(line), told[1], *cells])
             told = next(refusals, None)

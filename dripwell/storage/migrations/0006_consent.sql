@@ -67,16 +67,19 @@ CREATE TABLE signup_mail (
   at            timestamptz NOT NULL DEFAULT wall()
 );
 CREATE INDEX signup_mail_of_signup ON signup_mail (signup_id);
+CREATE INDEX signup_mail_by_time ON signup_mail (at);
 -- The round of a confirmation's enrollment. Rounds were the day once, so these begin beyond every day.
 CREATE SEQUENCE signup_round START WITH 1000000;
 
--- How often something was asked in one hour, for limits that hold without Redis. Of a network the truncated address.
+-- One row for each time something was asked within the last hour, for limits that hold without Redis. Of a network the
+-- truncated address.
 CREATE TABLE form_count (
-  hour  timestamptz NOT NULL,
-  key   text NOT NULL,
-  times integer NOT NULL DEFAULT 1,
-  PRIMARY KEY (hour, key)
+  id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  key text NOT NULL,
+  at  timestamptz NOT NULL DEFAULT wall()
 );
+CREATE INDEX form_count_of_key ON form_count (key, at);
+CREATE INDEX form_count_by_time ON form_count (at);
 
 -- Requests made before there were rows for them: the form was a field of the person.
 WITH asked AS (

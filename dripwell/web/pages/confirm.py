@@ -12,6 +12,7 @@ from dripwell.core.errors import InvalidTokenError, UnavailableError
 from dripwell.core.network import truncated
 from dripwell.core.tokens import Purpose
 from dripwell.services import confirm, signup
+from dripwell.services.confirm import Request, State
 from dripwell.storage import clock
 from dripwell.storage.database import Connection
 from dripwell.web.pages import signup as form_page
@@ -29,35 +30,21 @@ def page(visit: Visit) -> Response:
         enrollment_id = visit.identity(Purpose.CONFIRM)
     except InvalidTokenError:
         return _address(visit, BROKEN, status=404)
-    installation = visit.installation
     with visit.transaction() as (connection, times):
         try:
             visit.identity(Purpose.CONFIRM, times.wall_now)
             is_old = False
         except InvalidTokenError:
             is_old = True
-        request = confirm.read(connection, enrollment_id=enrollment_id, site=installation.site)
+        request = confirm.read(connection, enrollment_id=enrollment_id, site=visit.installation.site)
+    if visit.acts and request is not None and request.state is State.OPEN and not is_old:
+        request = _press(visit, enrollment_id)
     if request is None:
         return _address(visit, BROKEN, status=404)
-    if is_old:
-        return _old(visit, enrollment_id)
-    if visit.acts:
-
-        def work(connection: Connection) -> confirm.Confirmed | None:
-            return confirm.confirm(
-                connection,
-                enrollment_id=enrollment_id,
-                site=installation.site,
-                versions=installation.versions,
-                page=f"{installation.site.base_url}/k",
-                network=truncated(visit.client),
-            )
-
-        confirmed = installation.database.retrying(work)
-        if confirmed is not None and confirmed.lifted:
-            installation.fast.remove(confirmed.lifted)
-    if visit.acts or request.done:
-        return visit.look.page("confirmed.html", "Your address is confirmed", topics=request.topics)
+    if request.state is State.DONE:
+        return _what_holds(visit, request)
+    if request.state is State.OVERTAKEN or is_old:
+        return _again(visit, request)
     return visit.look.page(
         "confirm.html",
         "Confirm your address",
@@ -66,6 +53,38 @@ def page(visit: Visit) -> Response:
         topics=request.topics,
         asked=request.asked,
     )
+
+
+def _press(visit: Visit, enrollment_id: int) -> Request | None:
+    installation = visit.installation
+
+    def work(connection: Connection) -> confirm.Confirmed | None:
+        return confirm.confirm(
+            connection,
+            enrollment_id=enrollment_id,
+            site=installation.site,
+            versions=installation.versions,
+            page=_place(visit),
+            network=truncated(visit.client),
+        )
+
+    confirmed = installation.database.retrying(work)
+    if confirmed is not None and confirmed.lifted:
+        installation.fast.remove(confirmed.lifted)
+    return None if confirmed is None else confirmed.request
+
+
+def _place(visit: Visit) -> str:
+    # Where something was said, for the ledger, without the word of the link.
+    return f"{visit.installation.site.base_url}/k"
+
+
+def _what_holds(visit: Visit, request: Request) -> Response:
+    """After the button: what of it is mailed now, which an unsubscribe may have changed since."""
+    if request.holds:
+        return visit.look.page("confirmed.html", "Your address is confirmed", topics=request.holds)
+    form = request.signup.form if request.signup.form in [form.name for form in visit.installation.site.forms] else ""
+    return visit.look.page("confirm_over.html", "Nothing of this is emailed now", topics=request.topics, form=form)
 
 
 def fresh(visit: Visit) -> Response:
@@ -93,27 +112,50 @@ def fresh(visit: Visit) -> Response:
 
 def _mail(visit: Visit, addr_hash: bytes) -> None:
     # After the answer has gone out: how long this takes would tell whether we know the address.
-    try:
-        visit.installation.database.retrying(
-            lambda connection: signup.mail_again(connection, addr_hash=addr_hash, times=clock.read(connection))
+    def work(connection: Connection) -> bool:
+        return signup.mail_again(
+            connection,
+            addr_hash=addr_hash,
+            times=clock.read(connection),
+            page=_place(visit),
+            network=truncated(visit.client),
         )
+
+    try:
+        if form_page.has_room(visit):
+            visit.installation.database.retrying(work)
     except UnavailableError:
         log.error("a fresh confirmation link could not be mailed: PostgreSQL does not answer")
 
 
-def _old(visit: Visit, enrollment_id: int) -> Response:
+def _again(visit: Visit, request: Request) -> Response:
+    """The link is too old: it has expired, or its person has unsubscribed since. A button asks for a fresh one."""
     if not visit.acts or visit.field("do") != "again":
+        if request.state is State.OVERTAKEN:
+            title = "This link is older than your unsubscribe"
+            return visit.look.page("confirm_late.html", title, status=409, here=visit.here, topics=request.topics)
         return visit.look.page("confirm_old.html", "This link has expired", status=404, here=visit.here)
     if not form_page.within_limit(visit):
         return form_page.too_often(visit)
-    visit.installation.database.retrying(
-        lambda connection: signup.mail_this_again(connection, enrollment_id=enrollment_id, times=clock.read(connection))
-    )
+
+    def work(connection: Connection) -> bool:
+        return signup.mail_this_again(
+            connection,
+            enrollment_id=request.enrollment_id,
+            times=clock.read(connection),
+            page=_place(visit),
+            network=truncated(visit.client),
+        )
+
+    if form_page.has_room(visit):
+        visit.installation.database.retrying(work)
     return _mailed(visit)
 
 
 def _mailed(visit: Visit) -> Response:
-    return visit.look.page("confirm_mailed.html", "Check your email", most=signup.MOST_MAILS)
+    return visit.look.page(
+        "confirm_mailed.html", "Check your email", most=signup.MOST_MAILS, subject=form_page.subject(visit)
+    )
 
 
 def _address(

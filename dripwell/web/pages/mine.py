@@ -1,4 +1,4 @@
-"""What we hold about you: to read, to take along, and to erase. One's own signed link is enough for all three."""
+"""What we keep about you: to read, to take along, and to erase. One's own signed link is enough for all three."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from starlette.responses import Response
 from dripwell.core.calls import minute_of
 from dripwell.core.errors import NotFoundError
 from dripwell.core.window import zone_of
-from dripwell.services import erase, mine
+from dripwell.services import erase, mine, plain
 from dripwell.storage import bookings
 from dripwell.storage.clicks import Origin
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
-from dripwell.web import plain
 from dripwell.web.pages import own
 from dripwell.web.visit import Visit
 
@@ -30,7 +29,9 @@ def page(visit: Visit) -> Response:
             return own.erased(visit)
         site = visit.installation.site
         zone = zone_of(site.window, origin.timezone, site.clinic.timezone)
-        return visit.look.page("data.html", "Your data", sections=plain.sections(found, site, zone), base=_base(visit))
+        titles = mine.titles(connection, visit.installation.versions, found)
+        told = plain.sections(found, site, zone, titles)
+        return visit.look.page("data.html", "Your data", sections=told, zone=zone.key, base=_base(visit))
 
     return own.answer(visit, show)
 

@@ -20,9 +20,10 @@ Work = Callable[[Connection, Origin, Times], Response]
 def answer(visit: Visit, work: Work) -> Response:
     """Do `work` in one transaction for the person whose link this is; only a POST can write in it.
 
-    An expired link and an erased person get a page that helps. Raises InvalidTokenError for a link that is not ours.
+    A link that is not ours, an expired one and an erased person get a page that helps.
     """
-    visit.identity(Purpose.PREFERENCES)  # before any server is asked
+    if not _is_ours(visit):  # before any server is asked
+        return lost(visit)
 
     def run(connection: Connection, times: Times) -> Response:
         found = _find(visit, connection, times)
@@ -36,14 +37,28 @@ def answer(visit: Visit, work: Work) -> Response:
 
 def find(visit: Visit) -> Origin | Response:
     """The person whose link this is, for what needs transactions of its own; else the page that `answer` gives."""
-    visit.identity(Purpose.PREFERENCES)
+    if not _is_ours(visit):
+        return lost(visit)
     with visit.transaction() as (connection, times):
         return _find(visit, connection, times)
+
+
+def lost(visit: Visit) -> Response:
+    """A link that is not whole, or none of ours: how to leave all the same. It says the same whatever the reason."""
+    return visit.look.page("lost.html", "This link is not complete", status=404)
 
 
 def erased(visit: Visit) -> Response:
     """Nobody is behind this link any more."""
     return visit.look.page("erased.html", "There is nothing here any more", status=410)
+
+
+def _is_ours(visit: Visit) -> bool:
+    try:
+        visit.identity(Purpose.PREFERENCES)
+    except InvalidTokenError:
+        return False
+    return True
 
 
 def _find(visit: Visit, connection: Connection, times: Times) -> Origin | Response:
@@ -53,5 +68,5 @@ def _find(visit: Visit, connection: Connection, times: Times) -> Origin | Respon
         return visit.look.page("expired.html", "This link has expired", status=410)
     origin = clicks.origin(connection, message_id)
     if origin is None:
-        raise InvalidTokenError("this link leads nowhere any more")
+        return lost(visit)
     return erased(visit) if origin.address is None else origin

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
 
 from dripwell.core.agreement import offer
-from dripwell.core.campaign import Form, Topic
-from dripwell.core.errors import NotFoundError
+from dripwell.core.campaign import Email, Form, Topic
 from dripwell.core.network import truncated
 from dripwell.services import signup
 from dripwell.services.signup import Answers
-from dripwell.storage import clock
+from dripwell.storage import campaigns, clock
 from dripwell.storage.database import Connection
 from dripwell.web.visit import Visit
+
+log = logging.getLogger("dripwell.web")
 
 # Fields of our own hold a hyphen, which no field that a form asks for can.
 AGREE, ALSO, SHOWN, TRAP, DO = "dw-agree", "dw-also", "dw-shown", "web-site", "dw-do"
@@ -27,6 +29,10 @@ ONCE_MORE = "Almost there. Please read the words below, tick the box and press t
 TOO_FAST = "That went very fast. Please take a moment to look it over, then press the button once more."
 TRAPPED = (
     "A hidden field that must stay empty was filled in, most likely by a program. Please press the button once more."
+)
+NO_FORM = (
+    "Its address was mistyped or cut off, or the form has been taken down. Nothing was sent. Look for it on the page "
+    "that led you here."
 )
 NOT_AGREED = "Tick this box if you want these emails."
 
@@ -47,7 +53,10 @@ def page(visit: Visit) -> Response:
 
     The same answer for every address: what we know about one is nobody's business but its owner's.
     """
-    form, topic = _form(visit)
+    found = _form(visit)
+    if found is None:
+        return visit.look.problem(404, "There is no such form", NO_FORM)
+    form, topic = found
     if visit.too_large:
         return too_large(visit)
     with visit.transaction() as (_, times):
@@ -71,7 +80,8 @@ def page(visit: Visit) -> Response:
     if not within_limit(visit):
         return too_often(visit)
     again = visit.field(DO) == "again"
-    _ask(visit, form, answers, again=again)
+    if has_room(visit):
+        _ask(visit, form, answers, again=again)
     return visit.look.page(
         "signup_asked.html",
         "Check your email",
@@ -80,6 +90,7 @@ def page(visit: Visit) -> Response:
         topic=topic,
         again=again,
         most=signup.MOST_MAILS,
+        subject=subject(visit),
         hidden=[
             *((name, visit.form.get(name, "")) for name, _ in form.asks),
             *((ALSO, name) for name in visit.form.getlist(ALSO) if name in form.also),
@@ -96,6 +107,18 @@ def within_limit(visit: Visit) -> bool:
     return visit.installation.database.retrying(lambda connection: signup.is_within_limit(connection, network))
 
 
+def has_room(visit: Visit) -> bool:
+    """Whether one more confirmation may be mailed. If not, the answer is the same, and the operator's log says so."""
+    room = visit.installation.database.retrying(signup.room)
+    if room.is_news:
+        log.error(
+            "%d confirmations were asked for within an hour: until there are fewer, the forms keep and mail nothing. "
+            "If these are not visitors of yours, take the forms off the web: forms: in config/site.yaml",
+            signup.CEILING,
+        )
+    return room.is_left
+
+
 def too_often(visit: Visit) -> Response:
     """The page for a network that asked too often."""
     response = visit.look.problem(
@@ -110,13 +133,22 @@ def too_large(visit: Visit) -> Response:
     return visit.look.problem(413, "That is too long", "What was sent is longer than this form. Nothing was kept.")
 
 
-def _form(visit: Visit) -> tuple[Form, Topic]:
+def subject(visit: Visit) -> str:
+    """The confirmation's subject, for whoever looks for it; empty when it holds words that only the email knows."""
+    with visit.transaction() as (connection, _):
+        row = campaigns.by_name(connection, "confirm")
+        if row is None or row.version_id is None:
+            return ""
+        campaign = visit.installation.versions.published(connection, row.version_id).campaign
+    found = next((step.subject for step in campaign.steps if isinstance(step, Email)), "")
+    return "" if "{{" in found else found
+
+
+def _form(visit: Visit) -> tuple[Form, Topic] | None:
     site = visit.installation.site
     form = next((form for form in site.forms if form.name == visit.path["form"]), None)
     topic = site.topic(form.topic) if form is not None else None
-    if form is None or topic is None:
-        raise NotFoundError("there is no such form")
-    return form, topic
+    return None if form is None or topic is None else (form, topic)
 
 
 def _ask(visit: Visit, form: Form, answers: Answers, *, again: bool) -> None:

@@ -10,11 +10,13 @@ from dripwell.core.errors import InvalidTokenError, UnavailableError
 from dripwell.core.tokens import Purpose, sign
 from dripwell.services import leave
 from dripwell.storage import clicks, spool
+from dripwell.web.pages import own
 from dripwell.web.visit import Visit
 
 log = logging.getLogger("dripwell.web")
 
-UNDO_WORDING = "That was a mistake, keep my emails"
+UNDO_WORDING = "Was that a mistake? Press Undo, and you keep getting our emails."
+"""Stands above the button, and in the ledger of whoever pressed it."""
 REASONS = {
     "often": "Too many emails",
     "useless": "Not useful to me",
@@ -27,7 +29,10 @@ REASONS = {
 def page(visit: Visit) -> Response:
     """GET shows the button. POST unsubscribes, unless its body says `do=undo` or `do=why`."""
     if not visit.acts:
-        return _ask(visit)
+        try:
+            return _ask(visit)
+        except InvalidTokenError:
+            return own.lost(visit)
     try:
         message_id = visit.identity(Purpose.UNSUBSCRIBE)
     except InvalidTokenError:
@@ -64,7 +69,9 @@ def act(visit: Visit, message_id: int, how: str, *, here: str | None = None) -> 
             origin = clicks.origin(connection, message_id)
             can_undo = origin is None or leave.can_undo(connection, subscriber_id=origin.subscriber_id, times=times)
     except UnavailableError:
-        can_undo = False
+        origin, can_undo = None, False
+    if origin is not None and origin.address is None:
+        return _nobody(visit)
     return done(visit, can_undo=can_undo, here=here)
 
 
@@ -95,12 +102,19 @@ def _ask(visit: Visit) -> Response:
     try:
         with visit.transaction() as (connection, times):
             origin = clicks.origin(connection, message_id)
-            if origin is not None and origin.address is not None:
+            if origin is not None and origin.address is None:
+                return _nobody(visit)
+            if origin is not None:
                 address = origin.address
                 preferences = f"/p/{sign(visit.installation.keys, Purpose.PREFERENCES, message_id, times.wall_now)}"
     except UnavailableError:
         log.warning("the unsubscribe page is shown without an address: PostgreSQL does not answer")
     return visit.look.page("unsubscribe.html", "Unsubscribe", here=visit.here, address=address, preferences=preferences)
+
+
+def _nobody(visit: Visit) -> Response:
+    """An email from before an erasure: whoever has the address now is somebody else to us, and this link not theirs."""
+    return visit.look.page("unsubscribe_nobody.html", "This link names nobody any more")
 
 
 def _undo(visit: Visit, message_id: int) -> Response:

@@ -1,4 +1,7 @@
-"""What we hold about a person, in words: the record's rows become short lists of facts under headings."""
+"""What we keep about a person, in words: the record's rows become short lists of facts under headings.
+
+The person's page and `dripwell subscribers data` say the same words, which are for the person to read.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from zoneinfo import ZoneInfo
 
 from dripwell.core.address import masked
 from dripwell.core.campaign import Site
-from dripwell.web.look import clock
+from dripwell.services.versions import SERVICE_LANES
 
 MOST = 25
 """How many entries of a section a page shows, the newest; the download has them all."""
 Row = Mapping[str, Any]
+Titles = Mapping[tuple[str, str], str]
+"""What a campaign (its name, and "") and an email (both names) are called; see `services.mine.titles`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ _SECTIONS: Mapping[str, str] = {
 }
 _LABELS: Mapping[str, str] = {
     "relationship": "You are",
+    "word": "Status",
     "recorded_at": "Noted",
     "asked_at": "Asked for",
     "confirmed_at": "Confirmed",
@@ -75,6 +81,38 @@ _LABELS: Mapping[str, str] = {
     "scope": "Concerns",
 }
 _HIDDEN = frozenset({"log", "round"})
+_UNTOLD = frozenset({"processed"})
+"""Events of the provider that say no more than that it began."""
+_STATUS: Mapping[str, str] = {
+    "active": "you get our emails",
+    "unconfirmed": "you have not confirmed your address",
+    "unsubscribed": "you unsubscribed",
+    "undeliverable": "your address could not be reached",
+}
+_RELATIONSHIPS: Mapping[str, str] = {"patient": "a patient of ours"}
+"""Everybody else only asked for emails, which the rest of the page says."""
+_WAITS: Mapping[str, str] = {
+    "paused": "the end of your pause",
+    "wait": "the day of the next email",
+    "window": "the next time of day at which we email",
+    "gap": "some time between two emails",
+    "goal": "a call you may book",
+    "unreadable_version": "us to mend the series",
+    "undecided": "us to mend the series",
+}
+_EVENTS: Mapping[str, str] = {
+    "deferred": "was delayed on its way",
+    "delivered": "arrived",
+    "dropped": "was not mailed",
+    "bounced": "came back",
+    "complained": "was marked as spam",
+}
+_SERVICE: Mapping[str, str] = {
+    "confirm": "Confirming your address",
+    "booking": "Your phone call",
+    "notice": "Notice to our staff",
+    "keep": "Whether to go on",
+}
 """Details that only the download shows."""
 _WORDS: Mapping[str, str] = {
     "unsubscribed": "you unsubscribed",
@@ -108,27 +146,65 @@ _STATES: Mapping[str, str] = {
 }
 
 
-def sections(found: Row, site: Site, zone: ZoneInfo) -> tuple[Section, ...]:
-    """Everything in `found` (see `services.mine.everything`); times are told in `zone`."""
-    told = [_who(found["subscriber"], zone)]
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How it is told: times in `zone`, campaigns and emails by their titles."""
+
+    site: Site
+    zone: ZoneInfo
+    titles: Titles
+
+    def series(self, row: Row) -> str:
+        name = str(row["campaign"])
+        return _SERVICE.get(name) or self.titles.get((name, ""), name)
+
+    def email(self, row: Row) -> str:
+        name, email = str(row["campaign"]), str(row["email"])
+        title = self.titles.get((name, email))
+        if name in _SERVICE:
+            return _SERVICE[name]
+        return f"{self.series(row)}, {email}" if title is None else f"{self.series(row)}, “{title}”"
+
+
+def sections(
+    found: Row, site: Site, zone: ZoneInfo, titles: Titles, *, whole: bool = False, most: int | None = MOST
+) -> tuple[Section, ...]:
+    """Everything in `found` (see `services.mine.everything`); times are told in `zone`.
+
+    The address is masked unless `whole`; of each kind the newest `most` are told, or all.
+    """
+    way = _Way(site, zone, titles)
+    told = [_who(found["subscriber"], zone, whole)]
     for name, rows in found.items():
         if isinstance(rows, list):
             title = _SECTIONS.get(name, name.replace("_", " ").capitalize())
-            entries = tuple(_entry(name, row, site, zone) for row in rows[::-1][:MOST])
-            told.append(Section(title, entries, max(0, len(rows) - MOST)))
+            shown = [row for row in rows if _is_told(name, row)]
+            entries = tuple(_entry(name, row, way) for row in shown[::-1][:most])
+            told.append(Section(title, entries, len(shown) - len(entries)))
     return tuple(told)
 
 
-def _who(row: Row, zone: ZoneInfo) -> Section:
-    rest = {name: value for name, value in row.items() if name not in ("address", "fields")}
-    facts = [("Address", masked(str(row["address"])))]
+def _is_told(name: str, row: Row) -> bool:
+    """Whether it says anything to a person. The download has all."""
+    if name == "series":
+        return row["campaign"] not in SERVICE_LANES
+    return name != "provider_events" or row.get("kind") not in _UNTOLD
+
+
+def _who(row: Row, zone: ZoneInfo, whole: bool) -> Section:
+    rest = {name: value for name, value in row.items() if name not in ("address", "fields", "state", "relationship")}
+    rest["word"] = _STATUS.get(str(row.get("state")), row.get("state"))
+    rest["relationship"] = _RELATIONSHIPS.get(str(row.get("relationship")))
+    address = str(row["address"])
+    facts = [("Address", address if whole else masked(address))]
     facts += _facts(dict(row.get("fields") or {}), zone) + _facts(rest, zone)
     return Section("Who you are", (Entry("", tuple(facts)),))
 
 
-def _entry(name: str, row: Row, site: Site, zone: ZoneInfo) -> Entry:
+def _entry(name: str, row: Row, way: _Way) -> Entry:
+    zone = way.zone
     title_of = _TITLES.get(name)
-    used, title = title_of(row, site, zone) if title_of is not None else ((), "")
+    used, title = title_of(row, way) if title_of is not None else ((), "")
     rest = {key: value for key, value in row.items() if key not in used}
     return Entry(title, tuple(_facts(rest, zone)))
 
@@ -137,8 +213,12 @@ def _facts(row: Row, zone: ZoneInfo) -> list[tuple[str, str]]:
     return [
         (_LABELS.get(name, name.replace("_", " ").capitalize()), said)
         for name, value in row.items()
-        if name not in _HIDDEN and (said := _said(value, zone))
+        if name not in _HIDDEN and (said := _fact(name, value, zone))
     ]
+
+
+def _fact(name: str, value: Any, zone: ZoneInfo) -> str:
+    return _said(_WAITS.get(str(value), value) if name == "waits_for" else value, zone)
 
 
 def _said(value: Any, zone: ZoneInfo) -> str:
@@ -169,7 +249,8 @@ def _moment(text: str) -> datetime | None:
 
 def _when(moment: datetime, zone: ZoneInfo) -> str:
     local = moment.astimezone(zone)
-    return f"{local:%B} {local.day}, {local.year}, {clock(moment, zone)}"
+    half = "AM" if local.hour < 12 else "PM"
+    return f"{local:%B} {local.day}, {local.year}, {local.hour % 12 or 12}:{local:%M}\N{NO-BREAK SPACE}{half}"
 
 
 def _topic(site: Site, name: object) -> str:
@@ -177,39 +258,43 @@ def _topic(site: Site, name: object) -> str:
     return topic.title if topic is not None else str(name)
 
 
-def _consent(row: Row, site: Site, zone: ZoneInfo) -> tuple[Sequence[str], str]:
+def _consent(row: Row, way: _Way) -> tuple[Sequence[str], str]:
     word = "Yes to" if row["action"] == "give" else "No more"
-    return ("action", "topic"), f"{word} “{_topic(site, row['topic'])}”"
+    return ("action", "topic"), f"{word} “{_topic(way.site, row['topic'])}”"
 
 
-def _email(row: Row, site: Site, zone: ZoneInfo) -> tuple[Sequence[str], str]:
+def _email(row: Row, way: _Way) -> tuple[Sequence[str], str]:
     state = _STATES.get(str(row["state"]), str(row["state"]))
-    return ("campaign", "email", "state"), f"{row['campaign']}, {row['email']}: {state}"
+    return ("campaign", "email", "state", "delivery"), f"{way.email(row)}: {state}"
 
 
-def _about_email(row: Row, site: Site, zone: ZoneInfo) -> tuple[Sequence[str], str]:
-    kind = f": {row['kind']}" if "kind" in row else ""
-    return ("campaign", "email", "kind"), f"{row['campaign']}, {row['email']}{kind}"
+def _click(row: Row, way: _Way) -> tuple[Sequence[str], str]:
+    return ("campaign", "email"), way.email(row)
 
 
-def _series(row: Row, site: Site, zone: ZoneInfo) -> tuple[Sequence[str], str]:
+def _event(row: Row, way: _Way) -> tuple[Sequence[str], str]:
+    kind = str(row["kind"])
+    return ("campaign", "email", "kind"), f"{way.email(row)}: {_EVENTS.get(kind, kind)}"
+
+
+def _series(row: Row, way: _Way) -> tuple[Sequence[str], str]:
     state = {"waiting": "goes on", "mailing": "goes on", "finished": "finished", "exited": "ended"}
-    return ("campaign", "topic", "state"), f"{row['campaign']}: {state.get(str(row['state']), row['state'])}"
+    return ("campaign", "topic", "state"), f"{way.series(row)}: {state.get(str(row['state']), row['state'])}"
 
 
-def _call(row: Row, site: Site, zone: ZoneInfo) -> tuple[Sequence[str], str]:
-    return ("starts_at", "state"), f"{_said(row['starts_at'], zone)}: {row['state']}"
+def _call(row: Row, way: _Way) -> tuple[Sequence[str], str]:
+    return ("starts_at", "state"), f"{_said(row['starts_at'], way.zone)}: {row['state']}"
 
 
-def _suppression(row: Row, site: Site, zone: ZoneInfo) -> tuple[Sequence[str], str]:
+def _suppression(row: Row, way: _Way) -> tuple[Sequence[str], str]:
     return ("action",), "Put on the list" if row["action"] == "suppress" else "Taken off the list"
 
 
-_TITLES: Mapping[str, Callable[[Row, Site, ZoneInfo], tuple[Sequence[str], str]]] = {
+_TITLES: Mapping[str, Callable[[Row, _Way], tuple[Sequence[str], str]]] = {
     "consents": _consent,
     "emails": _email,
-    "clicks": _about_email,
-    "provider_events": _about_email,
+    "clicks": _click,
+    "provider_events": _event,
     "series": _series,
     "calls": _call,
     "suppressions": _suppression,
