@@ -343,7 +343,9 @@ def enroll(name: str, addresses: tuple[str, ...], everybody: bool, segment: str 
         elif segment is not None:
             ids = list(segments.members(connection, installation.site, segment, clock.read(connection).now))
         else:
-            people = [services.find(connection, address, installation.pepper) for address in addresses]
+            people = [
+                services.find(connection, address, installation.pepper, to_join=row.topic) for address in addresses
+            ]
             services.refuse_unwilling(connection, people, row.topic)
             ids = list(dict.fromkeys(person.id for person in people))
         joining = services.enroll_each(connection, installation.versions, name, ids, actor=actor)

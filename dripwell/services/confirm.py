@@ -95,7 +95,8 @@ def confirm(
 
     A fresh confirmed opt-in lifts an earlier unsubscribe, as SENDING section 9 allows, and fresh is a request that was
     made after it: a link that was mailed before the unsubscribe changes nothing (OVERTAKEN). A dead address or a
-    complaint stays as it is until an operator lifts it. None: there is no such request (any more).
+    complaint stays as it is until an operator lifts it. None: there is no such request (any more). Raises
+    UnavailableError when somebody writes the suppression ledger for long: the button can be pressed again.
     `page` and `network` are where the button was pressed: kept for a request that did not come over the web.
     """
     request = read(connection, enrollment_id=enrollment_id, site=site)
@@ -104,7 +105,7 @@ def confirm(
     signup = request.signup
     known = suppressions.address_of(connection, signup.subscriber_id)
     if known is not None and known[0] is not None and suppressions.reasons(connection, [known[0]]):
-        signups.hold_ledger(connection)  # there is something to lift
+        suppressions.hold_ledger(connection)  # there is something to lift
     person = subscribers.lock(connection, signup.subscriber_id)
     times = clock.read(connection)
     request = read(connection, enrollment_id=enrollment_id, site=site)  # whatever was said until now counts
@@ -112,6 +113,8 @@ def confirm(
         return None
     if request.state is not State.OPEN or not signups.confirm(connection, signup.id, times.now):
         return Confirmed(request)
+    if suppressions.since_last_lift(connection, person.addr_hash, suppressions.MARKETING):
+        _give_up_the_rest(connection, request, times)
     lifted = _lift(connection, person.addr_hash, request, _started_by(connection, versions, signup.form))
     if not suppressions.since_last_lift(connection, person.addr_hash, suppressions.ALL):
         suppressions.mark_subscriber(connection, person.id, "active")
@@ -130,6 +133,22 @@ def _started_by(connection: Connection, versions: Versions, form: str) -> list[s
             if any(one.kind == "form" and one.name == form for one in campaign.triggers):
                 found.append(row.name)
     return found
+
+
+def _give_up_the_rest(connection: Connection, request: Request, times: Times) -> None:
+    """Whoever left everything left every topic: what they do not ask for now must not come back with what they do."""
+    asked = {one.topic for one in request.asked}
+    for topic in consents.given(connection, request.signup.subscriber_id):
+        if topic not in asked:
+            consents.add(
+                connection,
+                request.signup.subscriber_id,
+                topic,
+                give=False,
+                source=consents.UNSUBSCRIBE,
+                wording="",
+                at=times.now,
+            )
 
 
 def _lift(connection: Connection, addr_hash: bytes, request: Request, series: list[str]) -> list[str]:

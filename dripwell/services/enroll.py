@@ -183,14 +183,22 @@ def ask_to_confirm(
     return subscriber_id
 
 
-def find(connection: Connection, address: str, pepper: bytes) -> Subscriber:
-    """The subscriber with this address. Raises NotFoundError, or ValueError when it is no address."""
+def find(connection: Connection, address: str, pepper: bytes, *, to_join: str | None = None) -> Subscriber:
+    """The subscriber with this address. Raises NotFoundError, or ValueError when it is no address.
+
+    With `to_join`, the topic of a campaign they are to join, it says how to add them; else nobody asked for that.
+    """
     hashed = address_hash(pepper, check(address))
     found = subscribers.by_hash(connection, hashed)
     if found is not None:
         return found
     if was_erased(connection, hashed):
         raise NotFoundError(_gone(address))
+    if to_join is not None:
+        raise NotFoundError(
+            f"no subscriber has the address {address}. To add them, say how they agreed: "
+            f"dripwell subscribers add {address} --topic {to_join} --source WORDS"
+        )
     raise NotFoundError(
         f"no subscriber has the address {address}. Whether it must not be mailed: dripwell suppressions show {address}"
     )

@@ -62,9 +62,10 @@ def erase(
     """Erase this person: nobody mails them from here on, and the record is clean as soon as no call is under way.
 
     In transactions of its own. What is left is done by `carry_on`. Twice is harmless. Raises NotFoundError when there
-    is no such subscriber, or `still`, asked with the person locked, says no. `actor` is noted, the person is not. With `kept`, the ledger's row is in this host's journal
-    before anybody is told "done", so that it outlives a restore; else the settling pass puts it there in seconds.
-    Raises UnavailableError when the journal cannot be written; what was begun goes on all the same.
+    is no such subscriber, or when `still`, asked with the person locked, says no. `actor` is noted, the person is not.
+    With `kept`, the ledger's row is in this host's journal before anybody is told "done", so that it outlives a
+    restore; else the settling pass puts it there in seconds. Raises UnavailableError when the journal cannot be
+    written; what was begun goes on all the same.
     """
     erasure_id, row = database.retrying(lambda connection: _begin(connection, subscriber_id, actor, still))
     failpoint("erase_begun")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dripwell.core.address import without_addresses
 from dripwell.core.errors import NotFoundError, RefusedError, UnavailableError
-from dripwell.storage import clicks, clock, consents, leaves, leaving, spool, suppressions, witness
+from dripwell.storage import clicks, clock, consents, leaves, leaving, spool, subscribers, suppressions, witness
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database
 from dripwell.storage.fast import Fast
@@ -152,12 +152,14 @@ def undo(connection: Connection, *, subscriber_id: int, wording: str, times: Tim
     It counts as a fresh confirmed opt-in to the topics the person had, in the words of the button. It brings no series
     back.
     """
-    found = suppressions.address_of(connection, subscriber_id)
-    if found is None or found[0] is None or not can_undo(connection, subscriber_id=subscriber_id, times=times):
+    person = subscribers.lock(connection, subscriber_id)  # whoever presses twice at once takes it back once
+    if person is None or person.addr_hash is None:
+        return False
+    if not can_undo(connection, subscriber_id=subscriber_id, times=times):
         return False
     suppressions.append(
         connection,
-        addr_hash=found[0],
+        addr_hash=person.addr_hash,
         scope=suppressions.MARKETING,
         action="lift",
         reason="undone",

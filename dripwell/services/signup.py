@@ -26,6 +26,10 @@ from dripwell.storage.signups import Signup
 
 MOST_MAILS = 3
 """Confirmations to one address in 24 hours: the first of each request, and those asked for again."""
+MOST_UNANSWERED = 6
+"""Confirmations to one address in UNANSWERED_DAYS while nobody presses one: three a day for ever are a cannon, too.
+Whoever wants our mail finds one of six."""
+UNANSWERED_DAYS = 30
 PER_NETWORK = 10
 """Requests from one network (/24, /48) within any 60 minutes. A household or an office stays far below."""
 CEILING = 2_000
@@ -207,12 +211,14 @@ def request(
 ) -> int:
     """Record a request of somebody whose row the caller holds, and mail its confirmation. Returns the request's id.
 
-    The same request once more is the same row, unless they unsubscribed in between: only a new one counts after that.
+    The same request once more is the same row, made now, unless they unsubscribed in between: only a new one counts
+    after that.
     Without `asked` the words are those the form has when the button is pressed: nobody has shown any yet.
     """
     found = signups.newest_open(connection, subscriber_id, form)
     wanted = (tuple(asked), dict(fields or {}), page)
-    if found is not None and not found.overtaken and (found.asked, found.fields, found.page) == wanted:
+    is_same = found is not None and not found.overtaken and (found.asked, found.fields, found.page) == wanted
+    if found is not None and is_same and signups.ask_again(connection, found.id, times.now):
         signup_id = found.id
     else:
         signup_id = signups.add(
@@ -259,6 +265,7 @@ def mail_this_again(
 def _again(connection: Connection, found: Signup, *, times: Times, page: str, network: str) -> bool:
     """The same request by another email; as a new request, made now, if its person has unsubscribed since."""
     if not found.overtaken:
+        signups.ask_again(connection, found.id, times.now)
         return _mail(connection, found.subscriber_id, found.id, again=True, times=times)
     before = signups.mails_today(connection, found.subscriber_id, found.id)[0]
     request(
@@ -281,6 +288,8 @@ def _mail(connection: Connection, subscriber_id: int, signup_id: int, *, again: 
     erasure = erasing.latest_of(connection, subscriber_id)
     is_leaving = erasure is not None and erasure[1] == "begun"  # their row, and whatever is mailed to it, is going
     if is_leaving or to_them >= MOST_MAILS or (of_this and not again):
+        return False
+    if signups.mails_unanswered(connection, subscriber_id, UNANSWERED_DAYS) >= MOST_UNANSWERED:
         return False
     enrollment_id = serve.plan_service(
         connection,

@@ -101,6 +101,20 @@ def add(
     return signup_id
 
 
+# ask_again: one row for as long as nobody confirmed it, with the time of the last asking.
+_ASK_AGAIN = text("""
+UPDATE signup SET asked_at = :now, asked_wall = wall() WHERE id = :id AND confirmed_at IS NULL
+""")
+
+
+def ask_again(connection: Connection, signup_id: int, now: datetime) -> bool:
+    """The same request was made once more, at campaign time `now`; False when it is confirmed.
+
+    Only for a request that is not overtaken: moving its time would make an old link fresh.
+    """
+    return connection.execute(_ASK_AGAIN, {"id": signup_id, "now": now}).rowcount == 1
+
+
 # Whether a topic of the ledgers is one of the request's. Words that nobody was shown may name any topic.
 _IS_ASKED = """
 (NOT EXISTS (SELECT FROM signup_topic WHERE signup_id = signup.id)
@@ -108,7 +122,7 @@ _IS_ASKED = """
 """
 
 # Both ledgers and the request in wall time. At one and the same moment the word against it counts. An unsubscribe that
-# its person took back by "that was a mistake" was none.
+# its person took back by "that was a mistake" was none. What an unsubscribe withdrew counts by its suppression alone.
 _OVERTAKEN = f"""
 EXISTS (SELECT FROM suppression AS word
          WHERE word.addr_hash = subscriber.addr_hash AND word.action = 'suppress' AND word.at >= signup.asked_wall
@@ -120,6 +134,7 @@ EXISTS (SELECT FROM suppression AS word
                                            LIMIT 1))
 OR EXISTS (SELECT FROM consent AS word
             WHERE word.subscriber_id = signup.subscriber_id AND word.action = 'withdraw'
+              AND word.source <> '{consents.UNSUBSCRIBE}'
               AND word.recorded_at >= signup.asked_wall AND {_IS_ASKED.format(topic="word.topic")})
 """
 
@@ -209,6 +224,23 @@ def mails_today(connection: Connection, subscriber_id: int, signup_id: int) -> t
     return row.every, row.this
 
 
+# unanswered: mails that came after the newest one of a request that was confirmed.
+_UNANSWERED = text("""
+SELECT count(*)
+  FROM signup_mail AS mail JOIN signup ON signup.id = mail.signup_id
+ WHERE signup.subscriber_id = :subscriber_id AND mail.at > wall() - make_interval(days => :days)
+   AND mail.enrollment_id > coalesce((SELECT max(pressed.enrollment_id)
+                                        FROM signup_mail AS pressed JOIN signup AS done ON done.id = pressed.signup_id
+                                       WHERE done.subscriber_id = :subscriber_id AND done.confirmed_at IS NOT NULL), 0)
+""")
+
+
+def mails_unanswered(connection: Connection, subscriber_id: int, days: int) -> int:
+    """How many confirmations went to this person within so many days of wall time since one they answered."""
+    found: int = connection.execute(_UNANSWERED, {"subscriber_id": subscriber_id, "days": days}).scalar_one()
+    return found
+
+
 # mails_of_an_hour: what people asked for on pages, everybody together; no more rows are read than `:most`.
 _MAILS_OF_AN_HOUR = text("""
 SELECT count(*)
@@ -223,19 +255,6 @@ def mails_of_an_hour(connection: Connection, most: int) -> int:
     """How many confirmations the pages caused within the last 60 minutes of wall time; counted up to `most`."""
     found: int = connection.execute(_MAILS_OF_AN_HOUR, {"most": most}).scalar_one()
     return found
-
-
-# hold_ledger: a word against mail that is being written now gets its number before a lift does. Without this, a lift
-# could take a higher number than a word that nobody sees yet, and so take it back unread.
-_HOLD_LEDGER = text("LOCK TABLE suppression IN SHARE ROW EXCLUSIVE MODE")
-
-
-def hold_ledger(connection: Connection) -> None:
-    """Wait for whoever is writing the suppression ledger, and keep everybody from it until the transaction ends.
-
-    For the rare lift only. Call it before any row is locked.
-    """
-    connection.execute(_HOLD_LEDGER)
 
 
 # count: one after the other for each key, so that no two see the last place free. What is older than an hour goes

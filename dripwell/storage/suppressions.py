@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from dripwell.core.errors import UnavailableError
 from dripwell.storage import arrays
 from dripwell.storage.database import Connection
 
@@ -70,16 +72,28 @@ def append(
     return seq
 
 
-# hold_ledger: nobody adds a row until this transaction is over, and whoever was adding one is done.
+# hold_ledger: nobody adds a row until this transaction is over, and whoever was adding one is done. Without this, a
+# lift could take a higher number than a word that nobody sees yet, and so take it back unread. Whoever waits for the
+# table makes every unsubscribe wait behind them, so nobody waits for long: not for it, and not while holding it.
+_PATIENCE = text("SET LOCAL lock_timeout = '200ms'")
 _HOLD_LEDGER = text("LOCK TABLE suppression IN SHARE ROW EXCLUSIVE MODE")
 
 
 def hold_ledger(connection: Connection) -> None:
-    """Let nobody write until the commit, and wait for who is writing: for a decision that no row may slip behind.
+    """Let nobody write until the commit, and wait for who is writing: for a lift that no row may slip behind.
 
-    For an operator's rare command only; whoever deadlocks with it is tried again.
+    Keep the rest of the transaction short, in which no lock is waited for longer than 200 ms either: two who wait for
+    each other are over with that. Raises UnavailableError when somebody is writing for longer, an import perhaps.
     """
-    connection.execute(_HOLD_LEDGER)
+    connection.execute(_PATIENCE)
+    try:
+        connection.execute(_HOLD_LEDGER)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":
+            raise
+        raise UnavailableError(
+            "the suppression ledger is being written, by an import perhaps. Nothing was changed: try again in a moment"
+        ) from error
 
 
 # since_last_lift: the rows that now make this scope suppressed, oldest first; none = not suppressed.

@@ -48,7 +48,7 @@ def _dump(installation: Installation) -> dict[str, list[str]]:
         return {
             name: sorted(connection.execute(text(f'SELECT CAST(t AS text) FROM "{name}" AS t')).scalars())
             for name in names
-            if name not in ("worker", "click")
+            if name not in ("worker", "pace_state", "provider_list", "retention_state", "installation", "click")
         }
 
 

@@ -70,7 +70,8 @@ def ask(world: World, topic: str, at: Moment) -> World:
 def press(world: World, word: str, topic: str, campaigns: Iterable[str], *, strict: bool = True) -> World:
     """The button of a confirmation. Only a request made after the last word against it is fresh (SENDING 9).
 
-    It takes back every unsubscribe but one of scope `all`, and lets them into the campaigns of its form again.
+    It takes back every unsubscribe but one of scope `all`, and lets them into the campaigns of its form again. Of what
+    they had before leaving everything, it brings back the topic asked for and no other.
     """
     if word in world.pressed:
         return world
@@ -81,12 +82,17 @@ def press(world: World, word: str, topic: str, campaigns: Iterable[str], *, stri
     against += [order for name, order in world.given_up if name == topic]
     if asked is None or (strict and any(order > asked for order in against)):
         return world
+    topics, given_up = world.topics, world.given_up
+    left_everything = [left.order for left in world.left if left.scope == MARKETING]
+    if left_everything:
+        given_up |= {(other, max(left_everything)) for other in topics}  # said when they left
+        topics = frozenset()
     return replace(
         world,
-        topics=world.topics | {topic},
+        topics=topics | {topic},
         stated=True,
         erased=False,
-        given_up=frozenset(pair for pair in world.given_up if pair[0] != topic),
+        given_up=frozenset(pair for pair in given_up if pair[0] != topic),
         left=frozenset(left for left in world.left if left.scope not in scopes),
         over=world.over - set(campaigns),
     )

@@ -115,6 +115,26 @@ def test_a_word_that_was_pressed_before_takes_nothing_back(told: Told) -> None:
     assert told.may_get() == {True}
 
 
+def test_a_fresh_opt_in_after_leaving_everything_brings_back_only_what_it_asks_for(told: Told) -> None:
+    other = "guides"
+    early = told.at()
+    told.belief.happened(lambda world: consent.ask(world, other, early))
+    told.leaves()
+    told.belief.happened(lambda world: consent.press(world, "old", other, []))
+    assert told.may_get() == {False}
+    late = told.at()
+    told.belief.happened(lambda world: consent.ask(world, other, late))
+    told.belief.happened(lambda world: consent.press(world, "new", other, []))
+    (world,) = told.belief.worlds
+    assert (world.topics, world.left) == ({other}, frozenset())
+    assert told.may_get() == {False}
+    told.belief.happened(lambda world: consent.state(world, TOPIC, in_a_file=True))
+    assert told.may_get() == {False}
+    told.asks()
+    told.presses("second")
+    assert told.may_get() == {True}
+
+
 def test_a_request_from_before_the_unsubscribe_is_not_fresh(told: Told) -> None:
     told.asks()
     told.leaves()

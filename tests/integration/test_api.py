@@ -14,7 +14,8 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from dripwell.bootstrap import Installation
-from dripwell.services import keys
+from dripwell.core.address import address_hash
+from dripwell.services import erase, keys
 from dripwell.storage import api_keys, clock
 from dripwell.storage.database import Database
 from tests.integration import rows
@@ -175,6 +176,24 @@ def test_older_consent_does_not_undo_what_the_person_said_later(client: TestClie
     assert before["consent"] == "withdrawn_since"
     later = {**CONSENT, "given_at": "2026-11-01T10:30:00-08:00"}
     assert told(client, "subscribers", {"address": MARIA, "consent": later}, secret).json()["consent"] == "recorded"
+
+
+def test_who_was_erased_is_not_brought_back_by_another_program(client: TestClient, mailed: Mailed) -> None:
+    secret = key_for(mailed.installation)
+    erase.erase(mailed.installation.database, mailed.subscriber, pepper=mailed.installation.pepper, actor="subscriber")
+    # An event that comes late must not hide that they were erased.
+    with mailed.installation.database.transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO suppression (addr_hash, scope, action, reason, source, evidence)"
+                " VALUES (:hash, 'marketing', 'suppress', 'unsubscribed', 'one-click', '')"
+            ),
+            {"hash": address_hash(mailed.installation.pepper, MARIA)},
+        )
+    response = told(client, "subscribers", {"address": MARIA, "consent": CONSENT}, secret)
+    assert (response.status_code, code(response)) == (409, "refused")
+    assert one(mailed.installation, "SELECT count(*) FROM subscriber WHERE address IS NOT NULL") == 0
+    assert one(mailed.installation, "SELECT count(*) FROM consent") == 0
 
 
 def test_consent_from_the_future_is_refused(client: TestClient, installation: Installation) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from dripwell.core.errors import NotFoundError
+from dripwell.core.errors import NotFoundError, UnavailableError
 from dripwell.services import leave
 from dripwell.storage import clock, consents, suppressions
 from dripwell.storage.clock import Times
@@ -145,6 +148,74 @@ def test_undo_is_over_after_a_day(database: Database) -> None:
         later = Times(times.wall_now + timedelta(hours=24, minutes=1), times.now)
         assert leave.can_undo(connection, subscriber_id=person, times=times)
         assert not leave.can_undo(connection, subscriber_id=person, times=later)
+
+
+def test_taking_it_back_twice_at_once_is_once(database: Database) -> None:
+    with database.transaction() as connection:
+        person, _ = _person(connection)
+        _suppress(connection, person)
+        before = len(consents.ledger(connection, person))
+    ready = threading.Barrier(4)
+
+    def work(connection: Connection) -> bool:
+        times = clock.read(connection)
+        return leave.undo(connection, subscriber_id=person, wording="Keep my emails", times=times)
+
+    def at_once() -> bool:
+        ready.wait(timeout=10)
+        return database.retrying(work)
+
+    with ThreadPoolExecutor(4) as pool:
+        undone = [future.result(timeout=60) for future in [pool.submit(at_once) for _ in range(4)]]
+    assert sorted(undone) == [False, False, False, True]
+    with database.transaction() as connection:
+        assert connection.execute(text("SELECT count(*) FROM suppression WHERE action = 'lift'")).scalar() == 1
+        assert len(consents.ledger(connection, person)) == before + 1
+
+
+def test_whoever_waits_behind_somebody_taking_it_back_reads_what_they_did(database: Database) -> None:
+    with database.transaction() as connection:
+        person, _ = _person(connection)
+        _suppress(connection, person)
+    with ThreadPoolExecutor(1) as pool, database.transaction() as first:
+        times = clock.read(first)
+        assert leave.undo(first, subscriber_id=person, wording="Keep", times=times)
+        second = pool.submit(
+            database.retrying,
+            lambda connection: leave.undo(connection, subscriber_id=person, wording="Keep", times=times),
+        )
+        _until_somebody_waits(database)
+        first.commit()
+        assert second.result(timeout=60) is False
+
+
+def _until_somebody_waits(database: Database) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        with database.transaction() as connection:
+            if connection.execute(text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")).scalar():
+                return
+    raise AssertionError("nobody waits for a lock")
+
+
+def test_a_lift_does_not_wait_for_whoever_writes_the_ledger_for_long(database: Database) -> None:
+    with database.transaction() as connection:
+        person, _ = _person(connection)
+        _suppress(connection, person, scope="all")
+        _suppress(connection, person)
+        addr_hash, _ = suppressions.address_of(connection, person) or (None, "")
+        assert addr_hash is not None
+
+    def lift(connection: Connection) -> list[tuple[bytes, str]]:
+        return leave.lift_all(
+            connection, addr_hash=addr_hash, reason="a new mailbox", actor="maria", times=clock.read(connection)
+        )
+
+    with database.transaction() as connection:
+        _suppress(connection, rows.subscriber(connection, "joe@example.com"))  # an import that goes on
+        with pytest.raises(UnavailableError, match="try again in a moment"):
+            database.retrying(lift)
+    assert database.retrying(lift) == [(addr_hash, "all")]
 
 
 def test_a_dead_address_is_not_made_to_look_merely_unsubscribed(database: Database) -> None:

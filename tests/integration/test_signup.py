@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from dripwell.bootstrap import Installation
+from dripwell.core.address import address_hash
 from dripwell.core.agreement import version_of
 from dripwell.core.campaign import Form, Lane, Site
 from dripwell.core.tokens import Purpose, sign
@@ -116,6 +118,56 @@ def test_no_number_of_different_requests_gets_an_address_more_than_three_emails_
     assert house.provider.addresses() == [MARIA] * 3
 
 
+def test_an_address_gets_six_emails_in_a_month_as_long_as_nobody_presses_a_button(house: House) -> None:
+    for _ in range(10):
+        ask(house, again=True)
+        house.later(days=2)
+    assert house.provider.addresses() == [MARIA] * 6
+    house.later(days=25)  # the first ones are older than a month now
+    ask(house, again=True)
+    assert house.provider.addresses() == [MARIA] * 7
+
+
+def test_whoever_pressed_a_button_is_mailed_as_before(house: House) -> None:
+    for _ in range(6):
+        ask(house, again=True)
+        house.later(days=2)
+    press(house, mails(house)[-1])
+    ask(house, form=1)
+    assert house.provider.addresses() == [MARIA] * 7
+
+
+def test_asking_once_more_is_a_request_of_today(house: House) -> None:
+    ask(house)
+    ((first,),) = house.query("SELECT asked_wall FROM signup")
+    house.later(days=20)
+    ask(house)
+    assert house.query("SELECT asked_wall, asked_at FROM signup") == [(house.wall, house.wall)]
+    house.later(days=20)
+    with house.database.transaction() as connection:
+        assert signup.mail_again(
+            connection,
+            addr_hash=address_hash(rows.PEPPER, MARIA),
+            times=clock.read(connection),
+        )
+    assert house.query("SELECT asked_wall, asked_at FROM signup") == [(house.wall, house.wall)]
+    assert first != house.wall
+
+
+def test_asking_once_more_after_an_unsubscribe_makes_no_old_link_fresh(house: House) -> None:
+    ask(house)
+    (old,) = mails(house)
+    ((person,),) = house.query("SELECT id FROM subscriber")
+    assert isinstance(person, int)
+    house.later(minutes=1)
+    stop(house, person, "marketing", "unsubscribed")
+    house.later(minutes=1)
+    ask(house, again=True)
+    refused = press(house, old)
+    assert refused is not None
+    assert refused.request.state is confirm.State.OVERTAKEN
+
+
 def test_requests_through_two_forms_are_confirmed_each_by_its_own_email(house: House) -> None:
     ask(house, form=0)
     ask(house, form=1)
@@ -172,6 +224,53 @@ def test_whoever_unsubscribed_may_ask_again_and_confirming_lifts_it(house: House
         assert suppressions.standing(connection, [addr_hash], ["marketing", "all"]) == set()
     assert state == "active"
     assert confirmed.lifted == ((addr_hash, "marketing"),)
+
+
+def agreed(house: House, person: int) -> list[str]:
+    with house.database.transaction() as connection:
+        return consents.given(connection, person)
+
+
+def test_whoever_left_everything_gets_back_only_what_they_ask_for(house: House) -> None:
+    ask(house, form=0)
+    ask(house, form=1)
+    for mail in mails(house):
+        press(house, mail)
+    ((person,),) = house.query("SELECT id FROM subscriber")
+    assert isinstance(person, int)
+    assert agreed(house, person) == ["monthly-notes", "seven-part-series"]
+    house.later(days=1)
+    stop(house, person, "marketing", "unsubscribed")
+    house.later(minutes=1)
+    ask(house, form=0)
+    house.later(minutes=1)
+    confirmed = press(house, mails(house)[-1])
+    assert confirmed is not None
+    assert confirmed.lifted
+    assert agreed(house, person) == ["seven-part-series"]
+    with house.database.transaction() as connection:
+        (row,) = (row for row in consents.ledger(connection, person) if row.action == "withdraw")
+    assert (row.topic, row.source, row.at) == ("monthly-notes", "unsubscribe", house.wall)
+
+
+def test_a_second_request_after_leaving_everything_stays_as_fresh_as_the_first(house: House) -> None:
+    ask(house, form=0)
+    ask(house, form=1)
+    for mail in mails(house):
+        press(house, mail)
+    ((person,),) = house.query("SELECT id FROM subscriber")
+    assert isinstance(person, int)
+    house.later(days=2)
+    stop(house, person, "marketing", "unsubscribed")
+    house.later(minutes=1)
+    ask(house, form=0)
+    ask(house, form=1)
+    first, second = mails(house)[-2:]
+    house.later(minutes=1)
+    press(house, first)
+    assert agreed(house, person) == ["seven-part-series"]
+    press(house, second)
+    assert agreed(house, person) == ["monthly-notes", "seven-part-series"]
 
 
 @pytest.mark.parametrize("reason", ["complained", "undeliverable"])
@@ -801,6 +900,38 @@ def test_an_old_link_lifts_no_later_unsubscribe_and_a_fresh_request_does(house: 
     assert fresh is not None
     assert (fresh.request.state, len(fresh.lifted)) == (confirm.State.DONE, 1)
     assert house.query("SELECT count(*) FROM signup") == [(2,)]
+
+
+def test_a_press_while_the_ledger_is_written_asks_to_press_again(visitor: Visitor) -> None:
+    database = visitor.installation.database
+    with database.transaction() as connection:
+        person = rows.subscriber(connection, "new@example.com", pepper=visitor.installation.pepper)
+        _leave_all(connection, person)
+    visitor.post(email="new@example.com")
+    (link,) = visitor.links()
+    with database.transaction() as connection:
+        _leave_all(connection, rows.subscriber(connection, "joe@example.com"))  # an import that goes on
+        began = time.monotonic()
+        busy = visitor.client.post(link)
+        assert time.monotonic() - began < 10  # PostgreSQL itself would end the statement after 30 seconds
+        assert busy.status_code == 503
+        assert "again" in busy.text
+        with database.transaction() as other:
+            other.execute(text("SET LOCAL lock_timeout = '2s'"))
+            _leave_all(other, rows.subscriber(other, "ann@example.com"))  # nobody else waits
+    assert "Your address is confirmed" in visitor.client.post(link).text
+
+
+def _leave_all(connection: Connection, person: int) -> None:
+    leave.suppress(
+        connection,
+        subscriber_id=person,
+        scope="marketing",
+        reason="unsubscribed",
+        source=leave.STAFF,
+        evidence="test",
+        times=clock.read(connection),
+    )
 
 
 def test_an_old_link_gives_no_topic_that_was_given_up_since(house: House) -> None:

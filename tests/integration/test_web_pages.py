@@ -34,6 +34,11 @@ HOSTILE = "\"><script>alert(1)</script>{{7*7}}'&\u202e"
 @pytest.fixture
 def asked(installation: Installation) -> int:
     """The confirmation that somebody new asked for through a form: its enrollment."""
+    return ask_once_more(installation)
+
+
+def ask_once_more(installation: Installation) -> int:
+    """Ask, for the first time or afresh: the enrollment of the newest confirmation."""
     with installation.database.transaction() as connection:
         person = enroll.ask_to_confirm(
             connection,
@@ -44,7 +49,7 @@ def asked(installation: Installation) -> int:
             times=clock.read(connection),
         )
         found: int = connection.execute(
-            text("SELECT id FROM enrollment WHERE subscriber_id = :id"), {"id": person}
+            text("SELECT max(id) FROM enrollment WHERE subscriber_id = :id"), {"id": person}
         ).scalar_one()
     return found
 
@@ -469,7 +474,9 @@ def test_a_fresh_confirmation_lifts_an_unsubscribe_but_no_complaint(
                 evidence="",
                 times=clock.read(connection),
             )
-    client.post(f"/k/{mailed.link(Purpose.CONFIRM, asked)}")
+    fresh = ask_once_more(mailed.installation)
+    assert fresh != asked
+    client.post(f"/k/{mailed.link(Purpose.CONFIRM, fresh)}")
     with mailed.installation.database.transaction() as connection:
         addr_hash, state = suppressions.address_of(connection, person) or (b"", "")
         assert suppressions.standing(connection, [addr_hash or b""], ["all", "marketing"]) == {(addr_hash, "all")}

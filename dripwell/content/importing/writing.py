@@ -66,6 +66,6 @@ def refused_lines(path: Path, laid: Layout, refusals: Iterator[tuple[int, str]])
         if told is None:
             return
         if line == told[0]:
-            cells = [row if isinstance(row, str) else json.dumps(row)] if laid.separator is None else row[before:]
+            cells = [row if isinstance(row, str) else json.dumps(row)] if laid.separator is None else list(row)[before:]
             yield csv_line([str(line), told[1], *cells])
             told = next(refusals, None)

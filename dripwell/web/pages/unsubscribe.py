@@ -9,7 +9,8 @@ from starlette.responses import PlainTextResponse, Response
 from dripwell.core.errors import InvalidTokenError, UnavailableError
 from dripwell.core.tokens import Purpose, sign
 from dripwell.services import leave
-from dripwell.storage import clicks, spool
+from dripwell.storage import clicks, clock, spool
+from dripwell.storage.database import Connection
 from dripwell.web.pages import own
 from dripwell.web.visit import Visit
 
@@ -118,11 +119,14 @@ def _nobody(visit: Visit) -> Response:
 
 
 def _undo(visit: Visit, message_id: int) -> Response:
-    with visit.transaction() as (connection, times):
+    def work(connection: Connection) -> tuple[clicks.Origin | None, bool]:
         origin = clicks.origin(connection, message_id)
-        undone = origin is not None and leave.undo(
-            connection, subscriber_id=origin.subscriber_id, wording=UNDO_WORDING, times=times
-        )
+        if origin is None:
+            return None, False
+        times = clock.read(connection)
+        return origin, leave.undo(connection, subscriber_id=origin.subscriber_id, wording=UNDO_WORDING, times=times)
+
+    origin, undone = visit.installation.database.retrying(work)
     if origin is not None and origin.addr_hash is not None and undone:
         visit.installation.fast.remove([(origin.addr_hash, "marketing")])
     if undone:
