@@ -12,7 +12,7 @@ from dripwell.core.duration import resolve
 from dripwell.core.states import Reason
 from dripwell.services import leave
 from dripwell.services.versions import Versions
-from dripwell.storage import campaigns, clicks, consents, suppressions
+from dripwell.storage import campaigns, clicks, consents, retention, suppressions
 from dripwell.storage.clicks import Origin, Series
 from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection
@@ -111,6 +111,7 @@ def save(
         if not wants:
             ends = [one.id for one in clicks.series(connection, subscriber_id) if one.topic == topic.name]
             leave.end(connection, enrollment_ids=ends, reason=Reason.NO_CONSENT, times=times, actor=_ACTOR)
+    retention.keep(connection, subscriber_id, times.now)  # who chooses has answered whether they want to stay
     clicks.look_again(connection, subscriber_id, times.now)
     campaigns.ring(connection, "plan")
     return True
@@ -124,6 +125,7 @@ def resume(connection: Connection, *, subscriber_id: int, times: Times) -> bool:
     suppressions.lock_in_scope(connection, subscriber_id, suppressions.MARKETING)
     if not clicks.end_pause(connection, subscriber_id, times.now):
         return False
+    retention.keep(connection, subscriber_id, times.now)
     clicks.look_again(connection, subscriber_id, times.now)
     campaigns.ring(connection, "plan")
     return True
@@ -133,6 +135,7 @@ def stop_series(connection: Connection, *, subscriber_id: int, enrollment_id: in
     """End one series of this person; False when it is not theirs or has ended already."""
     if enrollment_id not in [one.id for one in clicks.series(connection, subscriber_id)]:
         return False
+    retention.keep(connection, subscriber_id, times.now)
     ended = leave.end(
         connection, enrollment_ids=[enrollment_id], reason=Reason.STOPPED_SERIES, times=times, actor=_ACTOR
     )

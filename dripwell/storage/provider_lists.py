@@ -101,12 +101,28 @@ def note(connection: Connection, hashes: Sequence[bytes], kind: str = "ledger") 
     return connection.execute(_NOTE, {"hashes": arrays.hashes(hashes), "kind": kind}).rowcount
 
 
-def ask_again(connection: Connection, addr_hash: bytes) -> None:
-    """This person asks for our mail: an unsubscribe on the provider's list must not swallow the confirmation.
+# ask_again: only where our ledger holds an unsubscribe. What the provider alone knows is read first: whoever typed this
+# address into a form may be anybody.
+_ASK_AGAIN = text("""
+INSERT INTO provider_note (addr_hash, kind)
+SELECT :addr_hash, 'asked'
+ WHERE 'suppress' = (SELECT action FROM suppression
+                      WHERE addr_hash = :addr_hash AND scope = 'marketing'
+                      ORDER BY seq DESC
+                      LIMIT 1)
+   AND NOT EXISTS (SELECT FROM provider_note AS waiting
+                    WHERE waiting.done_at IS NULL AND waiting.tries = 0
+                      AND waiting.addr_hash = :addr_hash AND waiting.kind = 'asked')
+""")
 
-    Say it in the transaction that plans the confirmation. Our ledger stays as it is and goes on binding.
+
+def ask_again(connection: Connection, addr_hash: bytes) -> None:
+    """This person asks for our mail: an old unsubscribe on the provider's list must not swallow the confirmation.
+
+    Say it in the transaction that plans the confirmation. Our ledger stays as it is and goes on binding; an unsubscribe
+    that it does not hold yet stays on the provider's list until it does.
     """
-    note(connection, [addr_hash], "asked")
+    connection.execute(_ASK_AGAIN, {"addr_hash": addr_hash})
 
 
 # forget: an erased person is a hash in the ledger and nowhere else.

@@ -205,7 +205,8 @@ SELECT told.addr_hash,
                           AND told.listed_at <= entry.pushed_at + CAST(:echo AS interval))) AS was_lifted
   FROM told
   LEFT JOIN LATERAL (SELECT max(row.at) AS at FROM suppression AS row
-                      WHERE row.addr_hash = told.addr_hash AND row.scope = ANY(:scopes) AND row.action = 'lift') AS lift
+                      WHERE row.addr_hash = told.addr_hash AND row.scope = ANY(:scopes) AND row.action = 'lift'
+                        AND row.reason <> 'undone') AS lift  -- undoing takes back one press here, and nothing there
     ON true
  WHERE NOT EXISTS (SELECT FROM suppression AS row
                     WHERE row.addr_hash = told.addr_hash AND row.scope = ANY(:scopes) AND row.action = 'suppress'

@@ -213,6 +213,7 @@ def is_stranger(connection: Connection, subscriber_id: int, before: datetime) ->
 # Nothing that a person did since `:since`, campaign time. Being mailed is nothing a person did.
 _SILENT = """
        subscriber.joined_at < :since
+   AND coalesce(subscriber.paused_until, '-infinity') < :since
    AND NOT EXISTS (SELECT FROM consent
                     WHERE consent.subscriber_id = subscriber.id
                       AND greatest(consent.given_at, consent.confirmed_at) >= :since)
@@ -225,11 +226,20 @@ _SILENT = """
                      JOIN click ON click.message_id = message.id
                     WHERE enrollment.subscriber_id = subscriber.id AND click.at >= :since)
 """
+_AGREES = """
+       EXISTS (SELECT FROM consent AS word
+                WHERE word.subscriber_id = subscriber.id AND word.action = 'give'
+                  AND NOT EXISTS (SELECT FROM consent AS later
+                                   WHERE later.subscriber_id = word.subscriber_id AND later.topic = word.topic
+                                     AND later.id > word.id))
+"""
 # quiet: of the next so many people those who can be asked, and those who never confirmed, whom nobody may mail.
 _QUIET = text(f"""
 SELECT slice.id, slice.state, slice.quiet
   FROM (SELECT subscriber.id, subscriber.state,
-               subscriber.relationship = 'prospect' AND subscriber.state IN ('active', 'unconfirmed')
+               subscriber.relationship = 'prospect'
+               AND (subscriber.state = 'unconfirmed'
+                    OR subscriber.state = 'active' AND {_AGREES})  -- whoever gave up every topic is mailed nothing
                AND NOT EXISTS (SELECT FROM quiet_question
                                 WHERE quiet_question.subscriber_id = subscriber.id
                                   AND (quiet_question.kept_at IS NULL OR quiet_question.kept_at >= :since))

@@ -16,13 +16,13 @@ from dripwell.core.duration import Duration
 from dripwell.core.errors import NotFoundError
 from dripwell.core.states import DELIVERY_PRECEDENCE, Reason
 from dripwell.core.tokens import Purpose, sign
-from dripwell.services import erase, leave, retention
-from dripwell.storage import audit, clock, reports
+from dripwell.services import erase, leave, preferences, retention
+from dripwell.storage import audit, clock, consents, reports
 from dripwell.storage import retention as stored
 from dripwell.storage.database import Connection, Database
 from dripwell.web.app import create_app
 from tests.integration import rows
-from tests.integration.scripted import House
+from tests.integration.scripted import TOPIC, House
 
 MARIA, JOE = "maria@example.com", "joe@example.com"
 EVENTS, QUIET = Duration(400, "day"), Duration(12, "month")
@@ -175,6 +175,32 @@ def test_who_leaves_is_not_asked_any_more_whether_they_want_to_stay(house: House
     house.send(Lane.CONFIRM)
     assert house.provider.mailings == [] or MARIA not in [e.to for m in house.provider.mailings for e in m.envelopes]
     assert house.query("SELECT state FROM message WHERE lane = 'confirm'") == [("SUPPRESSED",)]
+
+
+def test_who_answers_by_choosing_is_not_erased(house: House) -> None:
+    maria, _ = mailed_and_silent(house)
+    run(house, QUIET)
+    house.send(Lane.CONFIRM)
+    house.later(days=10)
+    with house.database.transaction() as connection:
+        assert preferences.save(
+            connection, subscriber_id=maria, site=house.site, topics=[TOPIC], pace="weekly", paused_until=None,
+            times=clock.read(connection),
+        )  # fmt: skip
+    house.later(days=25)
+    run(house, QUIET)
+    assert house.query("SELECT count(*) FROM erasure") == [(0,)]
+
+
+def test_who_gave_up_every_topic_is_not_asked_to_stay(house: House) -> None:
+    maria, _ = mailed_and_silent(house)
+    with house.database.transaction() as connection:
+        consents.add(
+            connection, maria, TOPIC, give=False, source="preferences", wording="",
+            at=clock.read(connection).now - timedelta(days=400),
+        )  # fmt: skip
+    run(house, QUIET)
+    assert asked(house) == []
 
 
 def test_any_sign_of_life_counts_as_an_answer(house: House) -> None:

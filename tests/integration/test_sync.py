@@ -303,6 +303,17 @@ def test_whoever_asks_for_a_confirmation_leaves_the_providers_unsubscribes_and_s
     assert stands(database, "again@example.com") == {"marketing"}
 
 
+def test_a_form_that_anybody_can_fill_in_removes_no_unsubscribe_that_only_the_provider_knows(
+    database: Database, redis_url: str
+) -> None:
+    with database.transaction() as connection:
+        rows.subscriber(connection, "left.there@example.com", state="active")
+        provider_lists.ask_again(connection, of("left.there@example.com"))
+    lists = ScriptedLists()
+    run(database, redis_url, lists)
+    assert lists.removed == []
+
+
 def test_an_operators_lift_takes_the_address_off_there_but_never_off_the_spam_reports(
     database: Database, redis_url: str
 ) -> None:
