@@ -29,7 +29,10 @@ from tests.demos import free_port
 from tests.processes import eventually
 from tests.series import CAMPAIGN
 
-OF_WORKERS = ("worker", "installation", "pace_state", "outbox", "webhook_inbox")
+OF_WORKERS = (
+    *("worker", "installation", "pace_state", "outbox", "webhook_inbox"),
+    *("provider_note", "provider_list", "provider_entry", "retention_state"),
+)
 """Tables in which workers note what they did, whatever anybody reads."""
 
 

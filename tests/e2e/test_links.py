@@ -22,6 +22,7 @@ from dripwell.storage import clock
 from tests import series
 from tests.conftest import ROOT
 from tests.demos import free_port
+from tests.e2e.living import OF_WORKERS
 from tests.series import CAMPAIGN
 
 
@@ -48,7 +49,7 @@ def _dump(installation: Installation) -> dict[str, list[str]]:
         return {
             name: sorted(connection.execute(text(f'SELECT CAST(t AS text) FROM "{name}" AS t')).scalars())
             for name in names
-            if name not in ("worker", "pace_state", "provider_list", "retention_state", "installation", "click")
+            if name not in (*OF_WORKERS, "click")
         }
 
 
