@@ -47,9 +47,9 @@ def judge(campaign: Campaign, clinic_zone: str, lives: Sequence[Life], received:
         who = f"subscriber {life.subscriber}"
         if len(set(keys)) != len(keys):
             wrong.append(f"{who} got a step twice: {keys}")
-        if keys != order[: len(keys)]:
+        if keys != (order[: len(keys)] if campaign.straight else [key for key in order if key in keys]):
             wrong.append(f"{who} got the steps out of order: {keys}")
-        if life.state == "finished" and keys != order:
+        if campaign.straight and life.state == "finished" and keys != order:
             wrong.append(f"{who} finished with {len(keys)} of {len(order)} emails")
         if life.state not in ("finished", "exited"):
             wrong.append(f"{who} is still {life.state}")
@@ -67,7 +67,9 @@ def judge(campaign: Campaign, clinic_zone: str, lives: Sequence[Life], received:
 
 
 def _days_before(campaign: Campaign) -> Mapping[str, int]:
-    """How many local days the YAML lets pass before each email."""
+    """How many local days the YAML lets pass before each email; nothing where that depends on the person."""
+    if not campaign.straight:
+        return {}
     found: dict[str, int] = {}
     days = 0
     for step in campaign.steps:

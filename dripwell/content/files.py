@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dripwell.content.load import keys_of_emails
 from dripwell.content.problems import SourceText, nearest
+from dripwell.content.steps import keys_of_emails
 from dripwell.content.yaml_source import read_yaml
 from dripwell.core.errors import ContentError, NotFoundError
 

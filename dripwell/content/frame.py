@@ -56,7 +56,7 @@ def frame_of(
             identity=tuple(identity),
             footer=(privacy,),
         )
-    number, of = part_of(campaign, key)
+    number, of = part_of(campaign, key) if campaign.straight else (1, 1)
     topic = site.topic(campaign.topic)
     date = marks.word("p", "reason_date")
     marks.personal[date] = "reason_date"

@@ -21,13 +21,13 @@ from dripwell.content.models import (
     SegmentEntry,
     SendWindow,
     SiteFile,
-    Step,
     SuppressRule,
 )
 from dripwell.content.pace import tight_steps
 from dripwell.content.pacing import DeliveryEntry
 from dripwell.content.problems import Problem, SourceText
 from dripwell.content.reading import Names, Reading, refuse_later
+from dripwell.content.steps import emails_in, judge_steps, keys_of_emails, steps_of
 from dripwell.content.values import DAYS, Key, days_of
 from dripwell.content.yaml_source import Items, Keys, Node, Scalar, find, not_utf8, read_yaml
 from dripwell.core import campaign as core
@@ -313,7 +313,7 @@ def _read_campaign(
     _judge_triggers(root, reading, around)
     steps = find(root, "steps")
     if isinstance(steps, Items):
-        _judge_steps(steps, reading)
+        judge_steps(steps, reading)
     documents, document_problems = _read_documents(sources, campaign, steps)
     found = None
     if file is not None and not problems:
@@ -325,6 +325,7 @@ def _read_campaign(
             return None, documents, [*in_order(problems), *document_problems]
         problems += _tight(found, steps, reading, around)
         problems += scanners(find(root, "audience"), reading)
+        problems += scanners(steps, reading)
     return found, documents, [*in_order(problems), *document_problems]
 
 
@@ -332,7 +333,7 @@ def _tight(campaign: core.Campaign, steps: Node | None, reading: Reading, around
     limits = [campaign.limits, around.site.limits if around.site is not None else None]
     warnings: list[Problem] = []
     for tight in tight_steps(campaign, tuple(limit for limit in limits if limit is not None)):
-        spot = find(steps, tight.index, "wait") or find(steps, tight.index, "email")
+        spot = find(steps, *tight.place, "wait") or find(steps, *tight.place, "email")
         if spot is not None:
             problem = reading.source.problem("D203", spot.start, spot.end, tight.text, help=tight.help)
             warnings.append(replace(problem, level="warning"))
@@ -342,18 +343,19 @@ def _tight(campaign: core.Campaign, steps: Node | None, reading: Reading, around
 def _campaign(name: str, file: CampaignFile, around: _SiteRead) -> core.Campaign:
     base = around.site.window if around.site is not None else core.Window()
     goal = file.goal
+    window = _window(file.send_window, base)
     return core.Campaign(
         name=name,
         title=file.name,
         kind="drip",
         topic=file.topic,
-        steps=_steps(file.steps),
+        steps=steps_of(file.steps, lambda own: _window(own, window)),
         triggers=tuple(_trigger(trigger) for trigger in file.trigger.any or [file.trigger]),
         approval=file.approval,
         goal=core.Goal(goal.event, goal.within, goal.name or "", goal.then == "exit") if goal else None,
         exits=tuple(_exit(rule) for rule in file.exit or ()),
         suppress=_suppress(file.suppress),
-        window=_window(file.send_window, base) if file.send_window else None,
+        window=window if file.send_window else None,
         limits=_limits(file.limits),
         description=(file.description or "").strip(),
         reenter=file.reenter,
@@ -387,33 +389,6 @@ def _exit(rule: ExitRule) -> core.Exit:
     raise AssertionError("an exit without a deciding key was refused by `judge_keys`")
 
 
-def _steps(steps: list[Step]) -> tuple[core.Step, ...]:
-    made: list[core.Step] = []
-    before = ""
-    for step in steps:
-        if step.email is not None:
-            before = step.key or step.email
-            made.append(core.Email(before, step.email, step.subject or "", step.preheader or ""))
-        elif step.wait is not None:
-            made.append(core.Wait(step.key or _wait_key(before), step.wait))
-    return tuple(made)
-
-
-def _wait_key(email_before: str) -> str:
-    return f"wait-after-{email_before}" if email_before else "wait-at-start"
-
-
-def keys_of_emails(root: Node | None) -> tuple[str, ...]:
-    """The keys of a campaign's emails, as far as its file can be read."""
-    steps = find(root, "steps")
-    given = [
-        find(step, "key") or find(step, "email")
-        for step in (steps.items if isinstance(steps, Items) else ())
-        if find(step, "email") is not None
-    ]
-    return tuple(key.raw for key in given if isinstance(key, Scalar))
-
-
 def _judge_triggers(root: Node, reading: Reading, around: _SiteRead) -> None:
     """A form gives consent to one topic: the campaign it starts must be about that topic."""
     topic = find(root, "topic")
@@ -434,68 +409,10 @@ def _judge_triggers(root: Node, reading: Reading, around: _SiteRead) -> None:
             )
 
 
-def _judge_steps(steps: Items, reading: Reading) -> None:
-    """Check what no step can know of itself: keys that repeat, waits that lead nowhere, a series without emails."""
-    taken: dict[str, Node] = {}
-    before = ""
-    emails = 0
-    last_wait: Node | None = None
-    for step in steps.items:
-        if not isinstance(step, Keys):
-            last_wait = None
-            continue
-        kind = next((key for key in ("email", "wait") if key in step.values), None)
-        if kind is None:
-            last_wait = None
-            continue
-        given = find(step, "key") or (find(step, "email") if kind == "email" else None)
-        key = given.raw if isinstance(given, Scalar) else ""
-        spot: Node = given or step.spots[kind]
-        if kind == "email":
-            emails += 1
-            before, last_wait = key, None
-        else:
-            key = key or _wait_key(before)
-            if last_wait is not None:
-                reading.refuse(
-                    "D101",
-                    step.spots["wait"],
-                    "two waits in a row",
-                    label="the step before is a wait, too",
-                    help="write one wait that is as long as both",
-                )
-            last_wait = step.spots["wait"]
-        if key and key in taken and not (kind == "wait" and given is None):
-            line = reading.source.place(taken[key].start, taken[key].end)[0]
-            reading.refuse(
-                "D104",
-                spot,
-                f"two steps have the key `{key}`",
-                label=f"first on line {line}",
-                help="give one of them a `key:` of its own; history and the never-twice rule hang on it",
-            )
-        elif key:
-            taken[key] = spot
-    if last_wait is not None and emails:
-        reading.refuse(
-            "D101",
-            last_wait,
-            "nothing comes after this wait",
-            help="remove it, or add the email that should follow",
-        )
-    if steps.items and not emails and all(isinstance(s, Keys) and "wait" in s.values for s in steps.items):
-        reading.refuse(
-            "D101",
-            steps.items[0].spots["wait"] if isinstance(steps.items[0], Keys) else steps,
-            "there is no email in this campaign",
-            help="add a step: `- email: 1-welcome`, with its subject",
-        )
-
-
 def _read_documents(sources: Sources, campaign: str, steps: Node | None) -> tuple[dict[str, str], list[Problem]]:
     documents: dict[str, str] = {}
     problems: dict[str, Problem] = {}
-    for step in steps.items if isinstance(steps, Items) else ():
+    for step in emails_in(steps):
         stem, given = find(step, "email"), find(step, "key")
         if not isinstance(stem, Scalar):
             continue

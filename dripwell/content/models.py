@@ -8,9 +8,9 @@ that this version cannot run yet (`later`); both are refused by name, never igno
 from __future__ import annotations
 
 from datetime import time
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from dripwell.content.pacing import DeliveryEntry, WarmUpEntry
 from dripwell.content.reading import Choice, Model, one_of, words
@@ -51,13 +51,13 @@ from dripwell.content.values import (
     Title,
     TopicName,
     Values,
-    WaitLength,
     Website,
     WindowZone,
     Zone,
     days_of,
     fail,
 )
+from dripwell.content.waiting import UntilMoment
 from dripwell.core import address
 from dripwell.core.campaign import EVENTS_KEPT, Mailbox
 
@@ -214,11 +214,58 @@ class ExitRule(Model):
     after: Length | None = Field(None, description="So much time has passed since joining.")
 
 
+def _kind_of_wait(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "<length>"
+    return "<condition>" if isinstance(value.get("until"), dict) else "<moment>"
+
+
+class WaitMoment(Model):
+    """A wait for a moment."""
+
+    what = "a wait"
+    peers = words(until="for on when")
+
+    until: UntilMoment = Field(
+        description="A weekday and time (tuesday 10:00), a date (2026-12-03 09:30), or a time before or after a date "
+        "field of the person (3 days before visit)."
+    )
+
+
+class WaitCondition(Model):
+    """A wait until something is true of the person."""
+
+    what = "a wait for a condition"
+    peers = words(until="for on when", at_most="timeout max max_wait up_to")
+
+    until: Condition = Field(description="What people wait for.")
+    at_most: Length = Field(description="The longest that people wait for it: it may never come true.")
+
+
+WaitEntry = Annotated[
+    Annotated[Length, Tag("<length>")]
+    | Annotated[WaitMoment, Tag("<moment>")]
+    | Annotated[WaitCondition, Tag("<condition>")],
+    Discriminator(_kind_of_wait),
+]
+
+
+class BranchEntry(Model):
+    """Two ways to go on, chosen once for each person when they reach it. Both lead to the step after the branch."""
+
+    what = "a branch"
+    peers = words(name="title label", when="if condition where", then="yes true", else_="otherwise no false")
+
+    name: Title = Field(description="What your team calls it, as a question. Also its lasting key, unless `key` is.")
+    when: Condition = Field(description="What is asked about the person when they reach this step.")
+    then: list[Step] | None = Field(None, description="The steps for those of whom it is true.")
+    else_: list[Step] | None = Field(None, alias="else", description="The steps for all others.")
+
+
 class Step(Model):
-    """One thing in a campaign: an email, or a wait before the next one."""
+    """One thing in a campaign: an email, a wait, a branch, or a tag."""
 
     what = "a step"
-    later = ("branch", "tag", "untag", "send_window")
     peers = words(
         wait="delay sleep pause wait_for",
         email="template send message mail body file document",
@@ -229,7 +276,13 @@ class Step(Model):
         untag="remove_tag",
         key="id name",
     )
-    choices = one_of(email=Choice(needs=("subject",), allows=("preheader", "key")), wait=Choice(allows=("key",)))
+    choices = one_of(
+        email=Choice(needs=("subject",), allows=("preheader", "key", "send_window")),
+        wait=Choice(allows=("key",)),
+        branch=Choice(allows=("key",)),
+        tag=Choice(allows=("key",)),
+        untag=Choice(allows=("key",)),
+    )
 
     email: DocumentName | None = Field(
         None, description="The Markdown file next to this one, without .md. Also the step's lasting key."
@@ -241,9 +294,15 @@ class Step(Model):
     preheader: Preheader | None = Field(
         None, description="The grey line after the subject in the inbox: 35 to 110 characters."
     )
-    wait: WaitLength | None = Field(
-        None, description="Time to let pass after the previous email, as 2 days, 4 hours or 1 week."
+    send_window: SendWindow | None = Field(
+        None, description="When this email may go out; what is left out counts as in the campaign's window."
     )
+    wait: WaitEntry | None = Field(
+        None, description="Time to let pass, as 2 days, 4 hours or 1 week; or `until` something, see there."
+    )
+    branch: BranchEntry | None = Field(None, description="Two ways to go on, by a question about the person.")
+    tag: TagName | None = Field(None, description="Gives the person this tag, which starts what the tag triggers.")
+    untag: TagName | None = Field(None, description="Takes this tag from the person.")
 
 
 class CampaignFile(Model):
@@ -310,7 +369,7 @@ class CampaignFile(Model):
         description="Leave early when any of these is true. Unsubscribing, hard bounces, complaints and deletion "
         "always exit.",
     )
-    steps: list[Step] = Field(min_length=1, description="The emails and the waits between them, in order.")
+    steps: list[Step] = Field(min_length=1, description="The emails and what lies between them, in order.")
 
 
 # --- claims.yaml --------------------------------------------------------------------

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from dripwell.core.campaign import Campaign, Email, Limits, Wait
+from dripwell.core.campaign import Branch, Campaign, Email, Limits, Step, Tag, Wait
+
+Place = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
 class TightStep:
-    """The step at `index` comes sooner than a limit allows."""
+    """The step at `place` of the file's steps comes sooner than a limit allows."""
 
-    index: int
+    place: Place
     text: str
     help: str
 
@@ -21,22 +24,29 @@ def tight_steps(campaign: Campaign, limits: tuple[Limits, ...]) -> list[TightSte
     """Return each wait (or email without one before it) that is too short for one of `limits`, once.
 
     Waits are counted as plain spans from one email to the next; send windows can only make them longer.
+    Behind a branch, and behind a wait for something, nobody can tell how long ago the last email was: it counts anew.
     """
+    return list(_tight(campaign.steps, (), limits))
+
+
+def _tight(steps: tuple[Step, ...], above: Place, limits: tuple[Limits, ...]) -> Iterator[TightStep]:
     due: list[timedelta] = []
-    found: list[TightStep] = []
     now = timedelta()
-    since_last = 0
-    for index, step in enumerate(campaign.steps):
+    for index, step in enumerate(steps):
         if isinstance(step, Wait):
             now += step.length.at_most()
-            since_last = index
-            continue
-        at = since_last if since_last == index - 1 and isinstance(campaign.steps[since_last], Wait) else index
-        reason = _reason(due, now, limits)
-        if reason is not None:
-            found.append(TightStep(at, *_words(step, reason)))
-        due.append(now)
-    return found
+        elif isinstance(step, Email):
+            at = index - 1 if index and isinstance(steps[index - 1], Wait) else index
+            reason = _reason(due, now, limits)
+            if reason is not None:
+                yield TightStep((*above, at), *_words(step, reason))
+            due.append(now)
+        elif isinstance(step, Branch):
+            due.clear()
+            yield from _tight(step.then, (*above, index, "branch", "then"), limits)
+            yield from _tight(step.otherwise, (*above, index, "branch", "else"), limits)
+        elif not isinstance(step, Tag):
+            due.clear()
 
 
 def _reason(due: list[timedelta], now: timedelta, limits: tuple[Limits, ...]) -> str | None:

@@ -130,15 +130,6 @@ Reenter = Annotated[
 ]
 
 
-def _wait(value: Any) -> Any:
-    if isinstance(value, dict):
-        fail(later_text("a wait with `until`"), code="D106", help="write a length of time: 2 days")
-    return value
-
-
-WaitLength = Annotated[Length, BeforeValidator(_wait)]
-
-
 def _subject(value: Any) -> Any:
     if isinstance(value, dict) and "test" in value:
         fail(later_text("a subject test"), code="D106", help="write one subject")
@@ -256,7 +247,8 @@ def _field(value: Any) -> str:
     return text
 
 
-def _known_field(value: Any, info: ValidationInfo) -> str:
+def known_field(value: Any, info: ValidationInfo) -> str:
+    """Return the name of a field that this installation knows, or refuse it."""
     text = _field(value)
     if text == "email":
         fail("a condition cannot ask for the address", help="ask for a tag, a topic or another field")
@@ -283,7 +275,7 @@ FieldName = Annotated[str, BeforeValidator(_field), WithJsonSchema({"type": "str
 
 
 KnownField = Annotated[
-    str, BeforeValidator(_known_field), WithJsonSchema({"type": "string", "pattern": f"^(?!email$){_FIELD}$"})
+    str, BeforeValidator(known_field), WithJsonSchema({"type": "string", "pattern": f"^(?!email$){_FIELD}$"})
 ]
 NewField = Annotated[
     str, BeforeValidator(_declared_field), WithJsonSchema({"type": "string", "pattern": f"^(?!email$){_FIELD}$"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, time
+from datetime import date, datetime, time
 from enum import StrEnum
 from typing import Literal
 
@@ -56,17 +56,88 @@ class Email:
     document: str  # the Markdown file's stem
     subject: str
     preheader: str = ""
+    window: Window | None = None  # this email's own send window; None: the campaign's
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A step that lets time pass, counted from when the previous email was accepted."""
+    """A step that lets time pass, counted from when the step before it was passed (an email: accepted)."""
 
     key: str
     length: Duration
 
 
-Step = Email | Wait
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Wait until this is true of the person, but never longer than `at_most`."""
+
+    key: str
+    until: Condition
+    at_most: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class WaitClock:
+    """Wait for the next such weekday (Monday = 0) and local time of the person; a moment that is one does not count."""
+
+    key: str
+    day: int
+    at: time
+
+
+@dataclass(frozen=True, slots=True)
+class WaitDate:
+    """Wait for this local time of the person (naive). Once it is past there is no wait."""
+
+    key: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WaitField:
+    """Wait until `by` before or after the date in a field of the person. A time that is past is no wait.
+
+    Without a date that can be read, what stands between this wait and the next wait of its list is left out: an email
+    about a visit is for nobody who has none.
+    """
+
+    key: str
+    field: str
+    by: Duration
+    before: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Decided once, when it is reached. Behind either arm, which may be empty, the steps after the branch go on."""
+
+    key: str
+    name: str
+    when: Condition
+    then: tuple[Step, ...] = ()
+    otherwise: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Gives the person a tag, or takes it away."""
+
+    key: str
+    tag: str
+    add: bool = True
+
+
+AnyWait = Wait | WaitFor | WaitClock | WaitDate | WaitField
+Step = Email | AnyWait | Branch | Tag
+
+
+def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
+    """Every step of the tree in file order: a branch, then what is in its arms."""
+    for step in steps:
+        yield step
+        if isinstance(step, Branch):
+            yield from walk(step.then)
+            yield from walk(step.otherwise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +196,25 @@ class Campaign:
 
     @property
     def emails(self) -> tuple[Email, ...]:
-        """The email steps in order."""
-        return tuple(step for step in self.steps if isinstance(step, Email))
+        """The emails of all arms in file order."""
+        return tuple(step for step in walk(self.steps) if isinstance(step, Email))
+
+    @property
+    def straight(self) -> bool:
+        """Whether everybody who stays gets every email: "part 2 of 7" can be said to no one else."""
+        return not any(isinstance(step, Branch | WaitField) for step in walk(self.steps))
+
+    def walk(self) -> Iterator[Step]:
+        """Every step of the tree in file order: a branch, then what is in its arms."""
+        return walk(self.steps)
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What its steps ask about people."""
+        return tuple(
+            step.until if isinstance(step, WaitFor) else step.when
+            for step in walk(self.steps)
+            if isinstance(step, WaitFor | Branch)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,14 @@ class Duration:
         day = _add_days(local.date(), self)
         return resolve(datetime.combine(day, local.time()), zone)
 
+    def ago(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        """Return the aware UTC moment this long before `moment`, counted as in `after`."""
+        if self.unit in ("minute", "hour"):
+            return moment - self.at_most()
+        local = moment.astimezone(zone)
+        back = Duration(-self.amount, self.unit)
+        return resolve(datetime.combine(_add_days(local.date(), back), local.time()), zone)
+
     def at_most(self) -> timedelta:
         """The length as a plain span, a month as 30 days: for looking back over rows, never for due times."""
         days = {"day": 1, "week": 7, "month": 30}

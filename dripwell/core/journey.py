@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dripwell.core.campaign import Campaign, Email, Exit, Limits, Site, Wait, Window
+from dripwell.core.campaign import Branch, Campaign, Email, Exit, Limits, Site, Tag, Wait, WaitFor, Window
 from dripwell.core.conditions import Condition, Facts, holds
 from dripwell.core.duration import Duration
+from dripwell.core.passage import NO_DATE, Arm, Course, Passed, ends_at, next_keys
 from dripwell.core.states import Reason
-from dripwell.core.window import place, span, zone_of
+from dripwell.core.window import SPREAD, place, span, zone_of
+
+__all__ = ["next_keys"]
 
 FRESH = timedelta(minutes=15)
 """A planned email that did not leave within this time is decided again (T16)."""
 _SOON = timedelta(minutes=15)
+LOOK_AGAIN = timedelta(hours=1)
+"""How often somebody is looked at who waits for a condition."""
 WAITS_FOR_GOAL = "goal"
 """Why somebody waits who has every email: the goal's time is not over."""
 
@@ -39,7 +44,8 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One enrollment as values. `cursor_key`: the last email step passed; `anchor_at`: when it was accepted."""
+    """One enrollment as values. `cursor_key`: the last step passed, of any kind, with the arm of a branch
+    (`Passed.cursor`); `anchor_at`: when that was, of an email when it was accepted. Waits count from there."""
 
     id: int
     joined_at: datetime
@@ -49,10 +55,15 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class PlanMessage:
-    """Plan this step's email now; decide again when it has not left by `fresh_until`."""
+    """Plan this step's email now; decide again when it has not left by `fresh_until`.
+
+    `passed`, here and below: the steps passed on the way, in order. Their tags and the new position are written with
+    the decision, in one transaction.
+    """
 
     key: str
     fresh_until: datetime
+    passed: tuple[Passed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,14 @@ class WaitUntil:
 
     at: datetime
     waits_for: str
+    passed: tuple[Passed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
     """Every step is behind this person."""
+
+    passed: tuple[Passed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +87,26 @@ class Leave:
     """This person leaves without finishing."""
 
     reason: Reason
+    passed: tuple[Passed, ...] = ()
 
 
 Decision = PlanMessage | WaitUntil | Finish | Leave
+
+
+def moved(passage: Passage, decision: Decision) -> Passage:
+    """Where somebody stands once `decision` is written down."""
+    if not decision.passed:
+        return passage
+    last = decision.passed[-1]
+    return replace(passage, cursor_key=last.cursor, anchor_at=last.at)
+
+
+def tagged(person: Person, passed: Passed) -> Person:
+    """The person once this step is passed: with its tag, or without."""
+    if not passed.tag and not passed.untag:
+        return person
+    tags = (person.facts.tags | {passed.tag} if passed.tag else person.facts.tags) - {passed.untag}
+    return replace(person, facts=replace(person.facts, tags=tags))
 
 
 def decide(
@@ -89,67 +120,114 @@ def decide(
     leaving = _reason_to_leave(settings, site, passage, person, now)
     if leaving is not None:
         return Leave(leaving)
-    ahead = _next_email(campaign, passage)
-    if ahead is None:
-        return _after_the_last(settings, passage, now)
-    email, waits = ahead
+    course = Course(campaign.steps, passage.cursor_key)
+    at, waited, exact = passage.anchor_at, False, False
+    passed: list[Passed] = []
+    segments: dict[str, Condition] | None = None
+    while (step := course.next()) is not None:
+        match step:
+            case Email():
+                return _email(campaign, settings, site, passage, person, now, _Wish(step, at, waited, exact), passed)
+            case WaitFor() | Branch():
+                if at > now:
+                    return WaitUntil(at, "wait", tuple(passed))
+                segments = segments or {segment.name: segment.when for segment in site.segments}
+                if isinstance(step, Branch):
+                    arm: Arm = "then" if holds(step.when, person.facts, segments) else "else"
+                    passed.append(Passed(step.key, at, arm=arm))
+                    course.enter(step, arm)
+                else:
+                    ends = step.at_most.after(at, zone_of(_ANY_TIME, person.timezone, site.clinic.timezone))
+                    if ends > now and not holds(step.until, person.facts, segments):
+                        return WaitUntil(min(ends, now + LOOK_AGAIN), "until", tuple(passed))
+                    at = min(ends, now)
+                    passed.append(Passed(step.key, at))
+                waited, exact = False, False
+            case Tag(key=key, tag=tag, add=add):
+                if at > now:
+                    return WaitUntil(at, "wait", tuple(passed))
+                passed.append(Passed(key, at, tag=tag) if add else Passed(key, at, untag=tag))
+                person = tagged(person, passed[-1])
+                waited, exact = False, False
+                leaving = _reason_to_leave(settings, site, passage, person, now)
+                if leaving is not None:
+                    return Leave(leaving, tuple(passed))
+            case _:
+                zone = zone_of(_ANY_TIME, person.timezone, site.clinic.timezone)
+                end = ends_at(step, at, zone, person.facts.fields, now)
+                if end is NO_DATE:
+                    if at > now:
+                        return WaitUntil(at, "wait", tuple(passed))
+                    passed.append(Passed(course.skip_to_wait(step), at))
+                    waited, exact = False, False
+                elif end > at:
+                    at, waited, exact = end, True, not isinstance(step, Wait)
+    return _after_the_last(settings, passage, now, tuple(passed))
+
+
+_ANY_TIME = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """An email and when the steps before it let it go. `exact`: never before that, however emails are spread."""
+
+    email: Email
+    at: datetime
+    waited: bool
+    exact: bool
+
+
+def _email(
+    campaign: Campaign,
+    settings: Campaign,
+    site: Site,
+    passage: Passage,
+    person: Person,
+    now: datetime,
+    wish: _Wish,
+    passed: list[Passed],
+) -> Decision:
+    """An email is next: when, between its wait, the pauses, the limits and the window."""
     if person.paused_until is not None and person.paused_until > now:
-        return WaitUntil(person.paused_until, "paused")
-    window = settings.window or site.window
+        return WaitUntil(person.paused_until, "paused", tuple(passed))
+    email = wish.email
+    window = _window_of(email, campaign, settings) or settings.window or site.window
     zone = zone_of(window, person.timezone, site.clinic.timezone)
-    due = _due(passage, waits, window, zone, email.key, site.clinic.timezone, person)
+    seed = f"{passage.id}/{email.key}"
+    due = wish.at
+    if wish.exact:
+        opens, closes = span(window, wish.at, zone)
+        spread = min(wish.at + SPREAD, closes - timedelta(seconds=1)) if opens <= wish.at else wish.at
+        due = max(place(window, spread, zone, seed), wish.at)
+    elif wish.waited:
+        due = place(window, wish.at, zone, seed)
     if due > now:
-        return WaitUntil(due, "wait" if waits else "window")
+        return WaitUntil(due, "wait" if wish.waited else "window", tuple(passed))
     blocked = _not_before(settings, site, person, now)
     if blocked is not None and blocked[0] > now:
-        seed = f"{passage.id}/{email.key}"
-        return WaitUntil(max(place(window, blocked[0], zone, seed), blocked[0]), blocked[1])
+        return WaitUntil(max(place(window, blocked[0], zone, seed), blocked[0]), blocked[1], tuple(passed))
     opens, closes = span(window, now, zone)
     if opens > now:
-        return WaitUntil(place(window, now, zone, f"{passage.id}/{email.key}"), "window")
-    return PlanMessage(email.key, min(closes, now + FRESH))
+        return WaitUntil(place(window, now, zone, seed), "window", tuple(passed))
+    return PlanMessage(email.key, min(closes, now + FRESH), tuple(passed))
 
 
-def _after_the_last(settings: Campaign, passage: Passage, now: datetime) -> Decision:
+def _window_of(email: Email, campaign: Campaign, settings: Campaign) -> Window | None:
+    """The email's own window: as the newest version has it, which may have no such email any more."""
+    if settings is campaign:
+        return email.window
+    return next((one.window for one in settings.emails if one.key == email.key), email.window)
+
+
+def _after_the_last(settings: Campaign, passage: Passage, now: datetime, passed: tuple[Passed, ...]) -> Decision:
     """Who has every email stays until the goal's time is over: a call booked after the last one counts too."""
     goal = settings.goal
     if goal is not None and goal.exits and goal.within is not None:
         until = passage.joined_at + goal.within.at_most()
         if now < until:
-            return WaitUntil(until, WAITS_FOR_GOAL)
-    return Finish()
-
-
-def next_keys(campaign: Campaign, cursor_key: str | None) -> list[str]:
-    """The keys of the emails still ahead of somebody at `cursor_key`, in order."""
-    keys = [email.key for email in campaign.emails]
-    return keys[keys.index(cursor_key) + 1 :] if cursor_key in keys else keys
-
-
-def _next_email(campaign: Campaign, passage: Passage) -> tuple[Email, list[Duration]] | None:
-    waits: list[Duration] = []
-    passed = passage.cursor_key is None
-    for step in campaign.steps:
-        match step:
-            case Email(key=key) if not passed:
-                passed = key == passage.cursor_key
-            case Email() if passed:
-                return step, waits
-            case Wait(length=length) if passed:
-                waits.append(length)
-    return None
-
-
-def _due(
-    passage: Passage, waits: list[Duration], window: Window, zone: object, key: str, clinic_zone: str, person: Person
-) -> datetime:
-    if not waits:
-        return passage.anchor_at
-    local = zone_of(Window(), person.timezone, clinic_zone)
-    wish = passage.anchor_at
-    for length in waits:
-        wish = length.after(wish, local)
-    return place(window, wish, zone_of(window, person.timezone, clinic_zone), f"{passage.id}/{key}")
+            return WaitUntil(until, WAITS_FOR_GOAL, passed)
+    return Finish(passed)
 
 
 def _reason_to_leave(settings: Campaign, site: Site, passage: Passage, person: Person, now: datetime) -> Reason | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from dripwell.core.errors import RefusedError
-from dripwell.core.journey import PlanMessage, WaitUntil, decide
+from dripwell.core.journey import PlanMessage, WaitUntil, decide, moved, tagged
 from dripwell.core.keys import message_id
 from dripwell.core.states import Reason
 from dripwell.services import people
@@ -22,8 +22,8 @@ from dripwell.storage.messages import NewMessage
 
 ACTOR = "restore"
 _SLICE = 1000
-_LOOKS = 100
-"""How often a planner may have looked at one person; more is a circle."""
+_LOOKS = 2000
+"""How often a planner may have looked at one person; more is a circle. Waits for conditions take a look an hour."""
 
 
 def hold(database: Database, versions: Versions, days: int) -> int:
@@ -55,9 +55,8 @@ def _plan_as_then(connection: Connection, versions: Versions, since: datetime, n
         return 0
     ids = {due.version_id for due in dues} | {due.campaign.newest_version_id for due in dues}
     published = {version_id: versions.published(connection, version_id) for version_id in sorted(ids)}
-    around = people.read(
-        connection, dues, {due.campaign.id: published[due.campaign.newest_version_id] for due in dues}, now
-    )
+    newest = {due.campaign.id: published[due.campaign.newest_version_id] for due in dues}
+    around = people.read(connection, dues, newest, now, steps=[one.campaign for one in published.values()])
     new = [found for due in dues if (found := _as_then(due, published, around[due.id], since, now)) is not None]
     enrollments.to_mailing(connection, sorted(messages.add_planned(connection, new)))
     reached.update((due.campaign.id, (due.next_due_at, due.id)) for due in dues)
@@ -69,8 +68,12 @@ def _as_then(
 ) -> NewMessage | None:
     campaign, settings = published[due.version_id].campaign, published[due.campaign.newest_version_id]
     at = max(due.next_due_at, since)
+    passage, person = around.passage, around.person
     for _ in range(_LOOKS):
-        decision = decide(campaign, settings.campaign, settings.site, around.passage, around.person, at)
+        decision = decide(campaign, settings.campaign, settings.site, passage, person, at)
+        passage = moved(passage, decision)
+        for passed in decision.passed:
+            person = tagged(person, passed)
         if isinstance(decision, PlanMessage):
             return NewMessage(
                 public_id=message_id(due.campaign.public_id, around.someone.public_id, decision.key, due.round),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dripwell.core.campaign import Campaign, Site
 from dripwell.core.clicks import by_a_person
-from dripwell.core.conditions import Asked, Facts, InSegment, asked
+from dripwell.core.conditions import Asked, Condition, Facts, InSegment, asked
 from dripwell.core.journey import Passage, Person
 from dripwell.core.states import Reason
 from dripwell.services.versions import Published
@@ -51,15 +51,21 @@ class _Around:
 
 
 def read(
-    connection: Connection, dues: Sequence[Due], newest: Mapping[int, Published], now: datetime
+    connection: Connection,
+    dues: Sequence[Due],
+    newest: Mapping[int, Published],
+    now: datetime,
+    *,
+    steps: Iterable[Campaign],
 ) -> dict[int, Surrounded]:
     """What a decision needs for each of these enrollments, by enrollment id. Read after the enrollments are locked.
 
     `newest` is each campaign's newest version, by campaign id: its topic says which suppressions bind, its rules what
-    has to be read.
+    has to be read; `steps` are the versions people are on, whose branches and waits ask, too.
     """
     ids = sorted({due.subscriber_id for due in dues})
-    rules = [_asked(one.site, one.campaign) for one in newest.values()]
+    asking = [question for one in steps for question in one.conditions()]
+    rules = [_asked(one.site, one.campaign, asking) for one in newest.values()]
     around = _read(
         connection,
         ids,
@@ -139,12 +145,13 @@ def _clicks(connection: Connection, ids: Sequence[int]) -> dict[int, dict[tuple[
     return found
 
 
-def _asked(site: Site, campaign: Campaign) -> Asked:
-    """What the rules of a campaign ask about people: most ask nothing that has to be read for them."""
+def _asked(site: Site, campaign: Campaign, asking: Sequence[Condition]) -> Asked:
+    """What the rules of a campaign, and the steps of its versions, ask about people: most ask
+    nothing that has to be read for them."""
     suppressed = [rule.value for rule in (*site.suppress, *campaign.suppress) if rule.kind == "segment"]
     left = [rule.value for rule in campaign.exits if rule.kind in ("segment", "left_segment")]
     named = [InSegment(str(name)) for name in (*suppressed, *left)]
-    return asked(named, {segment.name: segment.when for segment in site.segments})
+    return asked([*named, *asking], {segment.name: segment.when for segment in site.segments})
 
 
 def _asks_active_in(site: Site, campaign: Campaign) -> bool:

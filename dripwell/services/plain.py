@@ -94,6 +94,7 @@ _RELATIONSHIPS: Mapping[str, str] = {"patient": "a patient of ours"}
 _WAITS: Mapping[str, str] = {
     "paused": "the end of your pause",
     "wait": "the day of the next email",
+    "until": "something you may do, or some days to pass",
     "window": "the next time of day at which we email",
     "gap": "some time between two emails",
     "goal": "a call you may book",

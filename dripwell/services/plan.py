@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from dripwell.core.errors import ContentError, NotFoundError
 from dripwell.core.journey import Decision, Finish, Leave, PlanMessage, WaitUntil, decide
 from dripwell.core.keys import message_id
+from dripwell.core.passage import Passed
 from dripwell.core.states import SUPPRESSING, Reason
-from dripwell.services import people
+from dripwell.services import people, tagging
 from dripwell.services.versions import Published, Versions
 from dripwell.storage import campaigns, clock, enrollments, messages
+from dripwell.storage.clock import Times
 from dripwell.storage.database import Connection, Database, is_usable
-from dripwell.storage.enrollments import Due, Reached
+from dripwell.storage.enrollments import Advance, Due, Reached
 from dripwell.storage.messages import NewMessage
 from dripwell.storage.surroundings import Someone
 
@@ -51,14 +53,16 @@ def plan_slice(connection: Connection, versions: Versions, limit: int, reached: 
         return 0
     now = times.now
     reached = {} if reached is None else reached
-    return _plan_due(connection, versions, now, limit, reached) + _decide_again(connection, versions, now, limit)
+    return _plan_due(connection, versions, times, limit, reached) + _decide_again(connection, versions, now, limit)
 
 
-def _plan_due(connection: Connection, versions: Versions, now: datetime, limit: int, reached: Reached) -> int:
+def _plan_due(connection: Connection, versions: Versions, times: Times, limit: int, reached: Reached) -> int:
+    now = times.now
     dues = enrollments.claim_due(connection, now, limit, reached)
     if not dues:
         return 0
     decided = _decide_all(connection, versions, dues, now)
+    advanced = enrollments.advance(connection, [_advance(due, passed) for due, passed in _passing(dues, decided)])
     new = [
         _message(due, someone, decision, now)
         for due in dues
@@ -72,6 +76,8 @@ def _plan_due(connection: Connection, versions: Versions, now: datetime, limit: 
     enrollments.wait(connection, waits)
     enrollments.finish(connection, [due.id for due in dues if isinstance(decided[due.id][0], Finish)], now)
     _leave(connection, dues, decided, now)
+    passing = [(due.subscriber_id, passed) for due, passed in _passing(dues, decided) if due.id in advanced]
+    tagging.tag(connection, versions, passing, times)
     if planned:
         campaigns.ring(connection, _LANE)
     # Should this transaction fail now, the next pass, which starts anew, finds these people.
@@ -89,7 +95,9 @@ def _decide_again(connection: Connection, versions: Versions, now: datetime, lim
     for due in stale:
         decision = decided[due.id][0]
         assert due.message_id is not None
-        if isinstance(decision, PlanMessage):
+        if decision.passed and not isinstance(decision, Leave):
+            _leave_out(connection, due, decision.passed[0], now)
+        elif isinstance(decision, PlanMessage):
             again.append((due.message_id, now, decision.fresh_until))
         elif isinstance(decision, WaitUntil):
             again.append((due.message_id, decision.at, decision.at))  # stale at that moment: decided then
@@ -97,6 +105,12 @@ def _decide_again(connection: Connection, versions: Versions, now: datetime, lim
     _leave(connection, stale, decided, now)
     campaigns.ring(connection, _LANE)
     return len(stale)
+
+
+def _leave_out(connection: Connection, due: Due, passed: Passed, now: datetime) -> None:
+    # Every step but a wait for a date is behind whoever has an email planned. The date is over, or was taken back.
+    if messages.end_planned(connection, [due.id], "SKIPPED", Reason.EXPIRED, "planner"):
+        enrollments.move_on(connection, [(due.id, passed.cursor)], now)
 
 
 Decided = dict[int, tuple[Decision, Someone | None]]
@@ -142,7 +156,7 @@ def _decide_or_put_aside(
 
 def _decide(connection: Connection, published: Mapping[int, Published], dues: Sequence[Due], now: datetime) -> Decided:
     newest = {due.campaign.id: published[due.campaign.newest_version_id] for due in dues}
-    around = people.read(connection, dues, newest, now)
+    around = people.read(connection, dues, newest, now, steps=[one.campaign for one in published.values()])
     decided: Decided = {}
     for due in dues:
         passage, person, someone = around[due.id]
@@ -150,6 +164,15 @@ def _decide(connection: Connection, published: Mapping[int, Published], dues: Se
         campaign = published[due.version_id].campaign
         decided[due.id] = (decide(campaign, settings.campaign, settings.site, passage, person, now), someone)
     return decided
+
+
+def _passing(dues: Sequence[Due], decided: Decided) -> list[tuple[Due, tuple[Passed, ...]]]:
+    return [(due, passed) for due in dues if (passed := decided[due.id][0].passed)]
+
+
+def _advance(due: Due, passed: tuple[Passed, ...]) -> Advance:
+    arms = [one.cursor for one in passed if one.arm]
+    return Advance(due.id, due.cursor_key, passed[-1].cursor, passed[-1].at, arms)
 
 
 def _message(due: Due, someone: Someone, decision: PlanMessage, now: datetime) -> NewMessage:

@@ -25,13 +25,13 @@ _ACTOR = leave.PAGE
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A series somebody is in, in words: `accepted` of `emails` have gone out."""
+    """A series somebody is in, in words: `accepted` of `emails` have gone out; None where it depends on the person."""
 
     enrollment_id: int
     title: str
     topic: str
     accepted: int
-    emails: int
+    emails: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +144,5 @@ def stop_series(connection: Connection, *, subscriber_id: int, enrollment_id: in
 
 def _under_way(connection: Connection, series: Series, versions: Versions) -> UnderWay:
     campaign = versions.published(connection, series.newest_version_id or series.version_id).campaign
-    return UnderWay(series.id, campaign.title, series.topic, series.accepted, len(campaign.emails))
+    emails = len(campaign.emails) if campaign.straight else None
+    return UnderWay(series.id, campaign.title, series.topic, series.accepted, emails)

@@ -19,6 +19,7 @@ from dripwell.core.address import check
 from dripwell.core.campaign import Campaign, Site
 from dripwell.core.conditions import in_words
 from dripwell.core.errors import ContentError, NotFoundError, RefusedError
+from dripwell.core.passage import next_keys
 from dripwell.core.states import Reason
 from dripwell.services import audience, leave
 from dripwell.services.versions import SERVICE_LANES, Published, Versions
@@ -425,12 +426,8 @@ def _differences(before: Campaign, after: Campaign, old: Mapping[str, str], new:
 
 
 def _waiting_before(campaign: Campaign, positions: Mapping[str | None, int]) -> dict[str, int]:
-    keys = [email.key for email in campaign.emails]
-    ahead: dict[str, int] = {}
-    for index, key in enumerate(keys):
-        ahead[key] = sum(
-            count
-            for cursor, count in positions.items()
-            if cursor is None or cursor not in keys or keys.index(cursor) < index
-        )
+    ahead = dict.fromkeys((email.key for email in campaign.emails), 0)
+    for cursor, count in positions.items():
+        for key in next_keys(campaign, cursor):
+            ahead[key] += count
     return ahead

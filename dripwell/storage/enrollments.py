@@ -313,6 +313,43 @@ def wait(connection: Connection, rows: Sequence[tuple[int, datetime, str]]) -> N
         connection.execute(_WAIT, values)
 
 
+# advance: from exactly where the decision found them. The arms of each row come as one text: rows differ in how many.
+_ADVANCE = text("""
+UPDATE enrollment
+   SET cursor_key = moving.cursor_key, anchor_at = moving.at,
+       arms = enrollment.arms || string_to_array(moving.arms, ' ')
+  FROM unnest(CAST(:ids AS bigint[]), CAST(:befores AS text[]), CAST(:cursors AS text[]),
+              CAST(:ats AS timestamptz[]), CAST(:arms AS text[])) AS moving (id, before, cursor_key, at, arms)
+ WHERE enrollment.id = moving.id AND enrollment.state = 'waiting'
+   AND enrollment.cursor_key IS NOT DISTINCT FROM moving.before
+RETURNING enrollment.id
+""")
+
+
+class Advance(NamedTuple):
+    """How far an enrollment gets without an email. `arms`: those of the branches on the way, as `branch-x/then`."""
+
+    id: int
+    before: str | None
+    cursor_key: str
+    at: datetime
+    arms: Sequence[str]
+
+
+def advance(connection: Connection, rows: Sequence[Advance]) -> set[int]:
+    """Put these behind the steps they passed; returns who still stood where the decision found them, by id."""
+    if not rows:
+        return set()
+    values = {
+        "ids": arrays.numbers(row.id for row in rows),
+        "befores": [row.before for row in rows],
+        "cursors": [row.cursor_key for row in rows],
+        "ats": arrays.times(row.at for row in rows),
+        "arms": [" ".join(row.arms) for row in rows],
+    }
+    return set(connection.execute(_ADVANCE, values).scalars())
+
+
 # to_mailing: from waiting only.
 _TO_MAILING = text("""
 UPDATE enrollment SET state = 'mailing', waits_for = NULL

@@ -195,8 +195,8 @@ CASES: dict[str, Case] = {
     "two-waits-in-a-row": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: 2 days\n  - wait: 3 hours\n", UNSEEN),
     "wait-at-the-end": Case(
         CAMPAIGN,
-        "    subject: Small repairs, and what they may add up to\n",
-        "    subject: Small repairs, and what they may add up to\n  - wait: 3 days\n",
+        "  - tag: finished\n",
+        "  - tag: finished\n  - wait: 3 days\n",
         UNSEEN,
     ),
     "no-steps": Case(CAMPAIGN, "", "type: drip\nname: Welcome\ntopic: guides\ntrigger: {manual: true}\nsteps: []\n"),
@@ -211,8 +211,43 @@ CASES: dict[str, Case] = {
     "more-emails-than-the-limit": Case(
         CAMPAIGN, "    key: more\n", "    subject: Two\n  - wait: 2 days\n  - email: 2-more\n    key: more\n", UNSEEN
     ),
+    # branches, and waits for something
+    "branch-without-a-question": Case(CAMPAIGN, "      when: {event: consultation.canceled, within: 20 days}\n", ""),
+    "branch-with-an-unknown-key": Case(CAMPAIGN, "      then:\n", "      than:\n"),
+    "peer-yes": Case(CAMPAIGN, "      then:\n", "      yes:\n"),
+    "branch-that-leads-nowhere": Case(
+        CAMPAIGN,
+        "  - wait: 2 days\n",
+        "  - branch: {name: Nowhere?, when: {tag: staff}, then: []}\n  - wait: 2 days\n",
+        UNSEEN,
+    ),
+    "two-branches-of-one-name": Case(
+        CAMPAIGN,
+        "  - wait: 2 days\n",
+        "  - wait: 2 days\n  - branch: {name: asked again, when: {tag: staff}, then: [{tag: a}]}\n",
+        UNSEEN,
+    ),
+    "one-key-in-two-arms": Case(
+        CAMPAIGN,
+        "          subject: What to bring, and what to leave at home\n",
+        "          subject: What to bring, and what to leave at home\n          key: 3-then\n",
+        UNSEEN,
+    ),
+    "wait-at-the-end-of-a-branch-at-the-end": Case(
+        CAMPAIGN,
+        "  - wait: {until: tuesday 10:00}\n  - tag: finished\n",
+        "  - branch: {name: Last?, when: {tag: staff}, then: [{tag: a}, {wait: 2 days}]}\n",
+        UNSEEN,
+    ),
+    "wait-for-a-condition-for-ever": Case(CAMPAIGN, "      at_most: 4 days\n", ""),
+    "wait-until-a-short-day": Case(CAMPAIGN, "until: tuesday 10:00", "until: Tue 10"),
+    "wait-until-no-day-of-the-calendar": Case(CAMPAIGN, "2026-12-03 09:30", "2026-02-30 09:30", UNSEEN),
+    "wait-until-nobody-knows-when": Case(CAMPAIGN, "until: tuesday 10:00", "until: the weather is better"),
+    "wait-beside-an-unknown-field": Case(CAMPAIGN, "before visit", "before vist", UNSEEN),
+    "wait-until-with-at-most": Case(CAMPAIGN, "{until: tuesday 10:00}", "{until: tuesday 10:00, at_most: 2 days}"),
+    "tag-that-cannot-be": Case(CAMPAIGN, "  - tag: finished\n", "  - tag: all done\n"),
+    "subject-beside-a-tag": Case(CAMPAIGN, "  - tag: finished\n", "  - tag: finished\n    subject: Done\n"),
     # not built yet
-    "later-branch": Case(CAMPAIGN, "  - wait: 2 days\n", "  - branch: {name: Clicked?, when: {clicked: 1-hello}}\n"),
     "later-owner-and-holdout": Case(
         CAMPAIGN, "topic: guides\n", "topic: guides\nowner: jo@harbor.example\nholdout: 10%\n"
     ),
@@ -221,8 +256,6 @@ CASES: dict[str, Case] = {
         "subject: Small repairs, and what they may add up to",
         "subject:\n      test: [One, Two]\n      winner: {by: clicks, after: 400 accepted}",
     ),
-    "later-wait-until": Case(CAMPAIGN, "  - wait: 2 days\n", "  - wait: {until: tuesday 10:00}\n"),
-    "later-window-of-a-step": Case(CAMPAIGN, "    key: more\n", "    send_window: {days: weekdays}\n"),
     "later-newsletter": Case(CAMPAIGN, "type: drip", "type: newsletter"),
     "later-site-keys": Case(
         SITE,

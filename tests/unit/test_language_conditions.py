@@ -104,8 +104,11 @@ def test_the_site_knows_its_fields_and_events() -> None:
     site, _ = load_site(valid_sources())
     assert site is not None
     assert site.event_names() == ("consultation.booked", "consultation.canceled", "guide.requested", "left.town")
-    assert site.field_names() == ("city", "first_name", "state")
-    assert site.fields == (core.Declared("city", "Where they live, from the import of 2026."),)
+    assert site.field_names() == ("city", "first_name", "state", "visit")
+    assert site.fields == (
+        core.Declared("city", "Where they live, from the import of 2026."),
+        core.Declared("visit", "The day they come to see us."),
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from datetime import date, time
+from datetime import date, datetime, time
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,30 @@ def test_a_campaign_with_every_key_becomes_these_values() -> None:
                 "What adapting means, and what is still being studied.",
             ),
             core.Wait("wait-after-1-hello", Duration(2, "day")),
-            core.Email("more", "2-more", "Small repairs, and what they may add up to"),
+            core.Email(
+                "more",
+                "2-more",
+                "Small repairs, and what they may add up to",
+                window=core.Window(frozenset(range(5)), time(9), time(12), "America/Los_Angeles"),
+            ),
+            core.WaitFor("wait-after-more", Happened("consultation.canceled"), Duration(4, "day")),
+            core.Branch(
+                "branch-asked-again",
+                "Asked again?",
+                Happened("consultation.canceled", Duration(20, "day")),
+                (
+                    core.Tag("tag-asked-again", "asked/again"),
+                    core.WaitDate("wait-after-tag-asked-again", datetime(2026, 12, 3, 9, 30)),  # noqa: DTZ001
+                    core.Email("3-then", "3-then", "Three small repairs, and how long they take"),
+                ),
+                (
+                    core.Tag("untag-asked-for-guide", "asked-for/guide", add=False),
+                    core.WaitField("wait-after-untag-asked-for-guide", "visit", Duration(3, "day"), before=True),
+                    core.Email("4-else", "4-else", "What to bring, and what to leave at home"),
+                ),
+            ),
+            core.WaitClock("wait-after-branch-asked-again", 1, time(10)),
+            core.Tag("tag-finished", "finished"),
         ),
         triggers=(
             core.Trigger("form", "guide-request"),
@@ -175,7 +198,7 @@ def test_claims_and_documents_come_with_the_campaign() -> None:
             "clinic-article", "What people report.", "Our article, section 5", "Dr. Example", date(2026, 10, 1)
         )
     }
-    assert list(loaded.documents) == ["1-hello", "more"]
+    assert list(loaded.documents) == ["1-hello", "more", "3-then", "4-else"]
     assert loaded.documents["more"] == "# More\n\nThere is more.\n"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from dripwell.core.agreement import offer
-from dripwell.core.campaign import Email, Form, Topic
+from dripwell.core.campaign import Form, Topic
 from dripwell.core.network import truncated
 from dripwell.services import signup
 from dripwell.services.signup import Answers
@@ -140,7 +140,7 @@ def subject(visit: Visit) -> str:
         if row is None or row.version_id is None:
             return ""
         campaign = visit.installation.versions.published(connection, row.version_id).campaign
-    found = next((step.subject for step in campaign.steps if isinstance(step, Email)), "")
+    found = next((step.subject for step in campaign.emails), "")
     return "" if "{{" in found else found
 
 
