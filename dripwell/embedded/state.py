@@ -127,7 +127,7 @@ def is_free(port: int) -> bool:
         return True
 
 
-_claims: dict[int, socket.socket] = {}
+_claims: set[int] = set()
 
 
 def _claim(port: int) -> bool:
@@ -144,7 +144,8 @@ def _claim(port: int) -> bool:
     except OSError:
         claim.close()
         return False
-    _claims[port] = claim
+    claim.detach()  # open for as long as this process lives, and closed by its end
+    _claims.add(port)
     return True
 
 

@@ -22,20 +22,12 @@ from dripwell.core.errors import ContentError, NotFoundError, RefusedError
 from dripwell.core.passage import next_keys
 from dripwell.core.states import Reason
 from dripwell.services import audience, leave
+from dripwell.services.differences import Change, differences
 from dripwell.services.versions import SERVICE_LANES, Published, Versions
 from dripwell.storage import campaigns, clock, enrollments, reports, subscribers
 from dripwell.storage.campaigns import CampaignRow
 from dripwell.storage.database import Connection
 from dripwell.storage.segments import Count
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference between the files and the version that is live. `what`: added, removed, changed."""
-
-    what: str
-    key: str
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +148,7 @@ def _compared(
         now_number, before = published.number, published.campaign
         stored = campaigns.version(connection, row.version_id)
         if stored.content_hash != content_hash:
-            changes = _differences(before, campaign, stored.sources, sources)
+            changes = differences(before, campaign, stored.sources, sources)
     else:
         changes = [Change("added", email.key, email.subject) for email in campaign.emails]
     positions = reports.positions(connection, row.id) if row is not None else {}
@@ -394,35 +386,6 @@ def _refuse_removed_keys(connection: Connection, sources: Mapping[str, str], nam
                 f"campaigns/{name}/campaign.yaml D104 the key `{email.key}` was removed in an earlier version and is "
                 f"used up: give the email another file name or `key:`"
             )
-
-
-def _differences(before: Campaign, after: Campaign, old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
-    was = {email.key: email for email in before.emails}
-    will = {email.key: email for email in after.emails}
-    found = [Change("removed", key, was[key].subject) for key in was if key not in will]
-    for key, email in will.items():
-        if key not in was:
-            found.append(Change("added", key, email.subject))
-            continue
-        if was[key].subject != email.subject:
-            found.append(Change("changed", key, f"subject: {was[key].subject} → {email.subject}"))
-        if was[key].preheader != email.preheader:
-            found.append(Change("changed", key, "preheader"))
-        paths = (f"campaigns/{before.name}/{was[key].document}.md", f"campaigns/{after.name}/{email.document}.md")
-        if old.get(paths[0]) != new.get(paths[1]):
-            found.append(Change("changed", key, "words"))
-    if before.steps != after.steps and [s.key for s in before.steps] == [s.key for s in after.steps]:
-        waits = {step.key: step for step in before.steps}
-        found += [
-            Change("changed", step.key, f"{getattr(waits[step.key], 'length', '')} → {getattr(step, 'length', '')}")
-            for step in after.steps
-            if step != waits[step.key] and hasattr(step, "length")
-        ]
-    elif [s.key for s in before.steps] != [s.key for s in after.steps]:
-        found.append(Change("changed", "steps", "order or waits"))
-    if not found:
-        found.append(Change("changed", "settings", "campaign settings, site or theme"))
-    return found
 
 
 def _waiting_before(campaign: Campaign, positions: Mapping[str | None, int]) -> dict[str, int]:
