@@ -150,12 +150,15 @@ def undo(connection: Connection, *, subscriber_id: int, wording: str, times: Tim
     """Take back an unsubscribe made on the page less than 24 hours ago; False when that is not possible any more.
 
     It counts as a fresh confirmed opt-in to the topics the person had, in the words of the button. It brings no series
-    back.
+    back. Raises UnavailableError when somebody writes the suppression ledger for long: it can be pressed again.
     """
+    if not can_undo(connection, subscriber_id=subscriber_id, times=times):
+        return False
+    suppressions.hold_ledger(connection)  # no newer word may slip behind what is lifted here
     person = subscribers.lock(connection, subscriber_id)  # whoever presses twice at once takes it back once
     if person is None or person.addr_hash is None:
         return False
-    if not can_undo(connection, subscriber_id=subscriber_id, times=times):
+    if not can_undo(connection, subscriber_id=subscriber_id, times=times):  # whatever was said until now counts
         return False
     suppressions.append(
         connection,

@@ -232,13 +232,17 @@ def erased(connection: Connection, hashes: Sequence[bytes]) -> set[bytes]:
     return {bytes(found) for found in connection.execute(_ERASED, {"hashes": arrays.hashes(hashes)}).scalars()}
 
 
-# came_back: erased by the ledger, which outlives a restore, and here all the same, from before that.
+# came_back: erased by the ledger, which outlives a restore, and here all the same, from before that. Whoever has come
+# anew since has asked, for no file and no program brings an erased address back.
 _CAME_BACK = text("""
 SELECT subscriber.id
   FROM suppression JOIN subscriber ON subscriber.addr_hash = suppression.addr_hash
  WHERE suppression.reason = 'erased' AND suppression.action = 'suppress'
-   AND EXISTS (SELECT FROM consent
-                WHERE consent.subscriber_id = subscriber.id AND consent.recorded_at < suppression.at)
+   AND (EXISTS (SELECT FROM consent
+                 WHERE consent.subscriber_id = subscriber.id AND consent.recorded_at < suppression.at)
+        OR NOT EXISTS (SELECT FROM consent WHERE consent.subscriber_id = subscriber.id)
+           AND NOT EXISTS (SELECT FROM signup
+                            WHERE signup.subscriber_id = subscriber.id AND signup.asked_wall > suppression.at))
    AND NOT EXISTS (SELECT FROM erasure WHERE erasure.subscriber_id = subscriber.id AND erasure.state <> 'done')
    AND NOT EXISTS (SELECT FROM suppression AS lift
                     WHERE lift.addr_hash = suppression.addr_hash AND lift.scope = 'marketing' AND lift.action = 'lift'

@@ -42,8 +42,9 @@ SELECT suppress_person(told.who, told.scope, told.reason, told.source, told.evid
 def suppress(connection: Connection, rows: Sequence[Leaving], *, now: datetime) -> list[int | None]:
     """Stop everything in their scope for these people, in the caller's transaction; `now` is campaign time.
 
-    Returns each ledger row's number: the standing row's when the same source said the same before, 0 for an erased
-    person, None where there is no such subscriber. Locks each person's enrollments by id, then their planned messages.
+    Returns each ledger row's number: the standing row's when the same source said the same before and nothing was asked
+    for since, 0 for an erased person, None where there is no such subscriber. Locks each person's enrollments by id,
+    then their planned messages.
     """
     if not rows:
         return []
@@ -88,7 +89,8 @@ SELECT id FROM enrollment
    FOR UPDATE
 """)
 
-# unsaid: of these, what the same source has not said for the same reason since the last lift.
+# unsaid: of these, what the same source has not said for the same reason since the last lift. A reply and an operator's
+# word are new each time: said again after a request that waits for its confirmation, they count against that request.
 _UNSAID = text("""
 SELECT told.place
   FROM unnest(CAST(:hashes AS bytea[]), CAST(:scopes AS text[]), CAST(:reasons AS text[]))
@@ -98,7 +100,11 @@ SELECT told.place
                       AND row.reason = told.reason AND row.source = :source
                       AND row.seq > coalesce((SELECT max(lift.seq) FROM suppression AS lift
                                                WHERE lift.addr_hash = told.addr_hash AND lift.scope = told.scope
-                                                 AND lift.action = 'lift'), 0))
+                                                 AND lift.action = 'lift'), 0)
+                      AND NOT (:source IN ('reply', 'staff')
+                               AND EXISTS (SELECT FROM signup JOIN subscriber ON subscriber.id = signup.subscriber_id
+                                            WHERE subscriber.addr_hash = told.addr_hash AND signup.confirmed_at IS NULL
+                                              AND signup.asked_wall > row.at)))
  ORDER BY told.place
 """)
 

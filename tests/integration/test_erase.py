@@ -457,11 +457,34 @@ def test_somebody_a_backup_brought_back_is_erased_again(house: House, redis_url:
     assert house.query("SELECT actor, state FROM erasure") == [("restore", "done")]
 
 
+def test_somebody_who_had_agreed_to_nothing_is_erased_again_too(house: House) -> None:
+    person = house.person(MARIA, state="unconfirmed", topics=())
+    asked = "INSERT INTO signup (subscriber_id, form, source, asked_at) VALUES (:p, 'guide', 'form', wall())"
+    with house.database.transaction() as connection:
+        connection.execute(text(asked), {"p": person})
+        connection.execute(
+            text(
+                "INSERT INTO suppression (addr_hash, scope, action, reason, source, at)"
+                " VALUES (:h, 'marketing', 'suppress', 'erased', 'erase', wall() + interval '1 hour')"
+            ),
+            {"h": HASH},
+        )
+    house.later(hours=2)
+    carry_on(house, FakeEraser())
+    finish(house)
+    assert house.query("SELECT state, addr_hash FROM subscriber") == [("erased", None)]
+
+
 def test_somebody_who_signs_up_anew_is_a_new_person_and_stays(house: House, maria: int) -> None:
     begin(house, maria)
     finish(house)
     again = house.person(MARIA, state="unconfirmed", topics=())
     assert again != maria
+    with house.database.transaction() as connection:
+        connection.execute(
+            text("INSERT INTO signup (subscriber_id, form, source, asked_at) VALUES (:p, 'guide', 'form', wall())"),
+            {"p": again},
+        )
     carry_on(house)
     assert house.query("SELECT state FROM subscriber ORDER BY id") == [("erased",), ("unconfirmed",)]
 

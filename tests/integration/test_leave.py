@@ -140,6 +140,19 @@ def test_undo_lifts_nothing_that_anybody_else_wrote(database: Database, other: d
         assert not leave.undo(connection, subscriber_id=person, wording="x", times=times)
 
 
+def test_undo_slips_behind_no_word_that_is_being_written(database: Database) -> None:
+    with database.transaction() as connection:
+        person, _ = _person(connection)
+        _suppress(connection, person)
+        at = clock.read(connection)
+    with database.transaction() as writing:
+        _suppress(writing, person, source="operator")
+        with pytest.raises(UnavailableError), database.transaction() as connection:
+            leave.undo(connection, subscriber_id=person, wording="Keep my emails", times=at)
+    with database.transaction() as connection:
+        assert not leave.undo(connection, subscriber_id=person, wording="Keep my emails", times=at)
+
+
 def test_undo_is_over_after_a_day(database: Database) -> None:
     with database.transaction() as connection:
         person, _ = _person(connection)

@@ -226,6 +226,37 @@ def test_whoever_unsubscribed_may_ask_again_and_confirming_lifts_it(house: House
     assert confirmed.lifted == ((addr_hash, "marketing"),)
 
 
+@pytest.mark.parametrize("said_by", [leave.PAGE, leave.STAFF, leave.REPLY])
+def test_leaving_once_more_counts_against_a_request_made_in_between(house: House, said_by: str) -> None:
+    person = house.person(MARIA)
+    left = leave.Unwanted(address_hash(rows.PEPPER, MARIA), "marketing", "unsubscribed")
+
+    def go() -> None:
+        with house.database.transaction() as connection:
+            times = clock.read(connection)
+            if said_by == leave.PAGE:
+                values = {"scope": "marketing", "reason": "unsubscribed", "source": said_by, "evidence": "test"}
+                leave.suppress(connection, subscriber_id=person, times=times, **values)
+            else:
+                leave.suppress_addresses(connection, [left], source=said_by, times=times)
+
+    go()
+    go()
+    assert house.query("SELECT count(*) FROM suppression") == [(1,)]  # the same word twice is one
+    house.later(seconds=1)
+    ask(house)
+    house.later(seconds=1)
+    go()
+    press(house, mails(house)[0])
+    with house.database.transaction() as connection:
+        assert suppressions.standing(connection, [left.addr_hash], ["marketing"]) == {(left.addr_hash, "marketing")}
+    assert house.query("SELECT state FROM subscriber") == [("unsubscribed",)]
+    house.later(seconds=1)
+    ask(house)
+    press(house, mails(house)[-1])
+    assert house.query("SELECT state FROM subscriber") == [("active",)]
+
+
 def agreed(house: House, person: int) -> list[str]:
     with house.database.transaction() as connection:
         return consents.given(connection, person)
