@@ -60,8 +60,8 @@ def judge(campaign: Campaign, clinic_zone: str, lives: Sequence[Life], received:
         zone = ZoneInfo(life.timezone or clinic_zone)
         for before, after in pairwise(mails):
             passed = (after.at.astimezone(zone).date() - before.at.astimezone(zone).date()).days
-            if passed < days.get(after.step_key, 0):
-                wrong.append(f"{who} got {after.step_key} after {passed} days instead of {days[after.step_key]}")
+            if passed < (least := days.get(after.step_key, 0)):
+                wrong.append(f"{who} got {after.step_key} after {passed} days instead of {least}")
     wrong += [f"subscriber {stranger} got mail without having joined" for stranger in by_person]
     return wrong
 

@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import httpx2
@@ -74,6 +75,12 @@ class LineBrokenError(Exception):
         self.written = written
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities of this machine: reading them takes tens of milliseconds, so once for a process."""
+    return ssl.create_default_context()
+
+
 class Line:
     """Thread-confined, and used on one side of a fork only. `authorization` is the whole header value."""
 
@@ -89,7 +96,7 @@ class Line:
         self._deadline = deadline
         self._stream: Any = None
         self._client = httpx2.Client(
-            verify=tls or ssl.create_default_context(),
+            verify=tls or _trusted(),
             trust_env=False,
             follow_redirects=False,
             http1=True,

@@ -19,7 +19,7 @@ from dripwell.web.app import create_app
 from tests.integration.conftest import Mailed
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine")
 
 # Everything that can be pressed, except links inside a sentence (WCAG 2.5.8 leaves those out).
 SMALL_TARGETS = """() => [...document.querySelectorAll('button, input, select, textarea, a.btn, a.link')]

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dripwell.cli.judge import Life, Received, judge
-from dripwell.core.campaign import Campaign, Email, Wait
+from dripwell.core.campaign import Branch, Campaign, Email, Wait
+from dripwell.core.conditions import HasTag
 from dripwell.core.duration import Duration
 
 MONDAY = datetime(2026, 11, 2, 18, 0, tzinfo=UTC)
@@ -46,3 +47,11 @@ def test_a_right_course_has_no_findings() -> None:
 )  # fmt: skip
 def test_each_wrong_is_named(life: Life, received: list[Received], finding: str) -> None:
     assert any(finding in one for one in _wrong(life, received))
+
+
+def test_whoever_took_one_arm_of_a_branch_has_not_missed_the_other() -> None:
+    arms = Branch("branch-x", "X?", HasTag("x"), (Email("b", "b", "B"),), (Email("c", "c", "C"),))
+    branching = replace(CAMPAIGN, steps=(CAMPAIGN.steps[0], arms))
+    assert judge(branching, "America/Los_Angeles", [FINISHED], GOOD) == []
+    turned = [replace(GOOD[0], wall=300.0), GOOD[1]]
+    assert any("out of order" in one for one in judge(branching, "America/Los_Angeles", [FINISHED], turned))

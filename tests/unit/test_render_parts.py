@@ -16,6 +16,8 @@ from dripwell.content.page import read_page
 from dripwell.content.render import Rendered, fill, service_campaign
 from dripwell.content.samples import SAMPLES, WORDS
 from dripwell.content.staging import stage_step
+from dripwell.core.campaign import Branch
+from dripwell.core.conditions import HasTag
 from dripwell.core.errors import ContentError
 from tests.unit.email_sources import ROOT, campaign, compiled, person, site, small, sources
 
@@ -85,6 +87,17 @@ def test_part_and_reading_time_are_computed() -> None:
         assert said is not None
         assert (int(said[1]), int(said[2])) == (number, 7)
         assert 1 <= int(said[3]) <= 6
+
+
+def test_an_email_of_a_series_with_branches_promises_no_number_of_parts() -> None:
+    first, *others = campaign().emails
+    arms = Branch("branch-tag", "Tag?", HasTag("tag"), tuple(others[:3]), tuple(others[3:]))
+    skeleton = compiled(sources(), site(), replace(campaign(), steps=(first, arms)), first.key)
+    assert skeleton is not None
+    said = fill(skeleton, person()).text
+    assert not re.search(r"Part \d|7-part", said)
+    assert "October 22, 2026" in said
+    assert "7-part" in one(first.key).text
 
 
 def test_the_text_part_is_wrapped_and_each_link_has_a_line() -> None:
