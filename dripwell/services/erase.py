@@ -34,6 +34,8 @@ BODIES = 1_000
 """Of what was read or pushed so many rows in one transaction."""
 LONGEST_WAIT = 86_400.0
 _FIRST_WAIT = 300.0
+_FIRST_LOOK, _LONGEST_LOOK = 30.0, 3_600.0
+"""Seconds between two looks at a record that cannot be cleaned yet: a call that names the person is under way."""
 _ACTOR = "restore"
 
 
@@ -95,13 +97,15 @@ def carry_on(
         if out_of_time():
             return moved
         done = database.retrying(
-            lambda connection, row=row: _wipe(connection, row.id, row.subscriber_id, pepper)  # type: ignore[misc]
+            lambda connection, row=row: _wipe_or_wait(connection, row, pepper)  # type: ignore[misc]
         )
         if done:
             failpoint("erase_wiped")
             moved += 1
     moved += _ask(database, eraser, provider, pepper, failpoint, out_of_time)
     for row in _due(database, "asked", since=erasing.SWEEP_AFTER):
+        if out_of_time():
+            return moved
         database.retrying(lambda connection, row=row: _sweep(connection, row))  # type: ignore[misc]
         failpoint("erase_done")
         moved += 1
@@ -186,14 +190,23 @@ def _wipe(connection: Connection, erasure_id: int, subscriber_id: int, pepper: b
     minute = erasing.minute_of(clock.read(connection).now)
     box = seal.sealed(pepper, person.public_id, person.address or "")
     wiping.wipe(connection, subscriber_id, minute=minute, address=person.address, addr_hash=person.addr_hash)
+    erasing.forget_quoted(connection)
     erasing.wiped(connection, erasure_id, box)
     return True
+
+
+def _wipe_or_wait(connection: Connection, row: erasing.Row, pepper: bytes) -> bool:
+    done = _wipe(connection, row.id, row.subscriber_id, pepper)
+    if not done:
+        erasing.put_off(connection, row.id, min(_LONGEST_LOOK, _FIRST_LOOK * 2.0 ** min(row.tries, 20)))
+    return done
 
 
 def _sweep(connection: Connection, row: erasing.Row) -> None:
     _end_all(connection, row.subscriber_id)
     minute = erasing.minute_of(clock.read(connection).now)
     wiping.wipe(connection, row.subscriber_id, minute=minute, address=None, addr_hash=None)
+    erasing.forget_quoted(connection)
     erasing.done(connection, row.id)
 
 

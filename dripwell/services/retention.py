@@ -35,12 +35,18 @@ _SLICE = 2_000
 _PEOPLE = 1_000
 
 
+Still = Callable[[Connection, int], bool]
+"""Whether the reason to erase this person holds in this moment."""
+
+
 @dataclass(frozen=True, slots=True)
-class _ToErase:
-    """Whom a slice found: silent people, and strangers who never confirmed."""
+class _Slice:
+    """Whom a slice found, and why they go; then the pass stands where `then` puts it."""
 
     people: list[int] = field(default_factory=list)
-    strangers: list[int] = field(default_factory=list)
+    still: Still | None = None
+    then: Callable[[Connection], None] | None = None
+    is_last: bool = False
 
 
 def run(
@@ -53,32 +59,45 @@ def run(
 ) -> int:
     """One pass: today's work, or the rest of it. Returns how many slices it took; 0: today is done.
 
-    `keep_quiet` None: nobody is asked or erased for being silent. Whoever never confirmed is erased all the same.
+    `keep_quiet` None: nobody is asked or erased for being silent. Whoever never confirmed is erased all the same. The
+    time is looked at before each slice and each person; whoever is left then is found again by the next pass.
     """
     slices = 0
     while not out_of_time():
-        more = database.retrying(lambda connection: _slice(connection, keep_events, keep_quiet))
-        if more is None:
+        found = database.retrying(lambda connection: _slice(connection, keep_events, keep_quiet))
+        if found is None:
             break
         slices += 1
-        for subscriber_id in more.people:
-            erase.erase(database, subscriber_id, pepper=pepper, actor=ACTOR)
-        for subscriber_id in more.strangers:
-            _erase_stranger(database, subscriber_id, pepper)
+        for subscriber_id in found.people:
+            if out_of_time():
+                return slices
+            _erase(database, subscriber_id, found.still, pepper)
+        if found.then is not None:
+            database.retrying(found.then)
+        if found.is_last:
+            _forget_words(database)
     return slices
 
 
-def _erase_stranger(database: Database, subscriber_id: int, pepper: bytes) -> None:
-    """Erase them unless they have confirmed in this very moment."""
+def _forget_words(database: Database) -> None:
+    """Words that only erased people agreed to go with them, within a day: a file may have had some of their own."""
+    with database.transaction() as connection:
+        versions = retention.unused_words(connection, _SLICE)
+    if versions and not database.retrying(lambda connection: retention.drop_words(connection, versions)):
+        log.info("consents are being written: words that nobody uses wait for tomorrow")
 
-    def still(connection: Connection) -> bool:
-        before = clock.read(connection).now - UNCONFIRMED_FOR
-        return retention.is_stranger(connection, subscriber_id, before)
 
+def _erase(database: Database, subscriber_id: int, still: Still | None, pepper: bytes) -> None:
+    """Erase them, unless they have confirmed, or were heard of, in this very moment."""
+    asks = None if still is None else lambda connection: still(connection, subscriber_id)
     try:
-        erase.erase(database, subscriber_id, pepper=pepper, actor=ACTOR, still=still)
+        erase.erase(database, subscriber_id, pepper=pepper, actor=ACTOR, still=asks)
     except NotFoundError:
         log.info("somebody who was to be erased has just confirmed, or asked once more")
+
+
+def _is_stranger(connection: Connection, subscriber_id: int) -> bool:
+    return retention.is_stranger(connection, subscriber_id, clock.read(connection).now - UNCONFIRMED_FOR)
 
 
 def is_asked(connection: Connection, message_id: int) -> str | None:
@@ -100,7 +119,7 @@ def stay(connection: Connection, message_id: int, times: Times) -> bool:
     )
 
 
-def _slice(connection: Connection, keep_events: Duration, keep_quiet: Duration | None) -> _ToErase | None:
+def _slice(connection: Connection, keep_events: Duration, keep_quiet: Duration | None) -> _Slice | None:
     """The next slice of today's work: whom to erase; None: there is none now."""
     state = retention.lock(connection)
     if state is None or not state.is_due:
@@ -112,45 +131,50 @@ def _slice(connection: Connection, keep_events: Duration, keep_quiet: Duration |
     )
     if reached is not None:
         retention.moved(connection, events=reached)
-        return _ToErase()
+        return _Slice()
     reached = retention.drop_clicks(connection, after=state.clicks, before=before, limit=_SLICE)
     if reached is not None:
         retention.moved(connection, clicks=reached)
-        return _ToErase()
+        return _Slice()
     if retention.drop_webhooks(connection, before=before, limit=_SLICE):
-        return _ToErase()
+        return _Slice()
     strangers = retention.strangers(connection, before=times.now - UNCONFIRMED_FOR, limit=_PEOPLE)
     if strangers:
         log.info("%d people who never confirmed a sign-up are erased", len(strangers))
-        return _ToErase(strangers=strangers)
+        return _Slice(strangers, _is_stranger)
     if keep_quiet is None:
-        retention.ended(connection)
-        return _ToErase()
-    return _ToErase(_quiet(connection, state, keep_quiet.at_most(), times))
+        retention.passed(connection, after=state.people, upto=None)
+        return _Slice(is_last=True)
+    return _quiet(connection, state, keep_quiet.at_most(), times)
 
 
-def _quiet(connection: Connection, state: retention.State, silent: timedelta, times: Times) -> list[int]:
-    found = retention.quiet(connection, after=state.people, since=times.now - silent, limit=_PEOPLE)
-    asked = 0
-    erased: list[int] = []
-    reached = state.people
-    for person in found:
-        if person.quiet and person.state == "active":
-            if asked == ASKED_A_DAY:
-                break
-            _ask(connection, person.id, times)
-            asked += 1
-        elif person.quiet:  # who never confirmed cannot be asked either: nobody may mail them
-            erased.append(person.id)
-        reached = person.id
-    if not found or asked == ASKED_A_DAY:
-        erased += retention.unanswered(connection, asked_before=times.now - ANSWER_WITHIN, limit=_PEOPLE)
-        retention.ended(connection)
-    else:
-        retention.moved(connection, people=reached)
-    if asked or erased:
-        log.info("%d silent people are asked whether they want to stay, %d are erased", asked, len(erased))
-    return erased
+def _quiet(connection: Connection, state: retention.State, silent: timedelta, times: Times) -> _Slice:
+    """Ask who can be asked, as many as today has room for; the others go on being silent until another day."""
+    since, wall_since = times.now - silent, times.wall_now - silent
+    found = retention.quiet(connection, after=state.people, since=since, wall_since=wall_since, limit=_PEOPLE)
+    if not found:
+        people = retention.unanswered(connection, asked_before=times.now - ANSWER_WITHIN, limit=_PEOPLE)
+        if not people:
+            retention.passed(connection, after=state.people, upto=None)
+            return _Slice(is_last=True)
+        log.info("%d silent people have not answered and are erased", len(people))
+        return _Slice(people)
+    silent_ones = [person for person in found if person.quiet]
+    asked = [person.id for person in silent_ones if person.state == "active"][: max(0, ASKED_A_DAY - state.asked)]
+    for subscriber_id in asked:
+        _ask(connection, subscriber_id, times)
+    retention.asked(connection, len(asked))
+    gone = [person.id for person in silent_ones if person.state != "active"]  # nobody may mail them, even to ask
+    if asked or gone:
+        log.info("%d silent people are asked whether they want to stay, %d are erased", len(asked), len(gone))
+
+    def still(connection: Connection, subscriber_id: int) -> bool:
+        return retention.is_unaskable(connection, subscriber_id, since=since, wall_since=wall_since)
+
+    def then(connection: Connection) -> None:
+        retention.passed(connection, after=state.people, upto=found[-1].id)
+
+    return _Slice(gone, still, then)
 
 
 def _ask(connection: Connection, subscriber_id: int, times: Times) -> None:

@@ -27,6 +27,8 @@ log = logging.getLogger("dripwell.sync")
 HashOf = Callable[[str], bytes]
 """From an address to what the ledger knows it by. Raises ValueError for what is no address."""
 
+SLICE = 5_000
+"""Notes that are marked or dropped in one transaction."""
 NOTES = 200
 """Notes that are taken at once."""
 PAGES = 40
@@ -80,12 +82,14 @@ def sync(
     """
     moved = Moved()
     if lists is None:
-        with database.transaction() as connection:
-            provider_lists.done_all(connection, "the provider has no lists")
+        _by_slices(
+            database, lambda connection: provider_lists.done_some(connection, "the provider has no lists", SLICE),
+            out_of_time,
+        )  # fmt: skip
         return moved
+    _by_slices(database, lambda connection: provider_lists.forget_done(connection, SLICE), out_of_time)
     with database.transaction() as connection:
         quiet = provider_lists.quiet(connection)
-        provider_lists.forget_done(connection)
     moved.said = quiet.reason
     if quiet.is_on:
         return moved
@@ -94,6 +98,12 @@ def sync(
     while not out_of_time() and not moved.said and moved.pages < pages and _pull(database, lists, fast, hash_of, moved):
         continue
     return moved
+
+
+def _by_slices(database: Database, work: Callable[[Connection], int], out_of_time: Callable[[], bool]) -> None:
+    """Do this in transactions of `SLICE` rows, until there is none or time is up: an import may leave a million."""
+    while not out_of_time() and database.retrying(work) == SLICE:
+        continue
 
 
 # ---- pushing

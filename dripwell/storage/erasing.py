@@ -132,9 +132,21 @@ def forget_pushed(connection: Connection, limit: int) -> int:
     return connection.execute(_FORGET_PUSHED, {"limit": limit}).rowcount
 
 
+# forget_quoted: nobody can tell whose row a refused line was, so every cell goes that is quoted anywhere. Which line it
+# was, and what was wrong with it, stays.
+_FORGET_QUOTED = text("""
+UPDATE import_refusal SET reason = regexp_replace(reason, '`.*`', 'what it says') WHERE reason LIKE '%`%'
+""")
+
+
+def forget_quoted(connection: Connection) -> int:
+    """Take what refused rows of files said out of the reasons that quote them; returns how many reasons that were."""
+    return connection.execute(_FORGET_QUOTED).rowcount
+
+
 # wiped: the record is clean; the provider comes next.
 _WIPED = text("""
-UPDATE erasure SET state = 'asking', erased_at = wall(), sealed = :sealed
+UPDATE erasure SET state = 'asking', erased_at = wall(), sealed = :sealed, tries = 0, retry_at = '-infinity'
  WHERE id = :id AND state = 'begun'
 """)
 # told: the provider has taken it, or there is nobody to ask.
@@ -149,12 +161,22 @@ UPDATE erasure
    SET provider = :provider, answer = :answer, tries = tries + 1, retry_at = wall() + make_interval(secs => :seconds)
  WHERE id = :id AND state = 'asking'
 """)
+# put_off: a call that names the person is under way; whoever else waits must not wait behind them.
+_PUT_OFF = text("""
+UPDATE erasure SET tries = tries + 1, retry_at = wall() + make_interval(secs => :seconds)
+ WHERE id = :id AND state = 'begun'
+""")
 _DONE = text("UPDATE erasure SET state = 'done', done_at = wall() WHERE id = :id AND state = 'asked'")
 
 
 def wiped(connection: Connection, erasure_id: int, sealed: bytes) -> None:
     """The record is clean; `sealed` waits for the provider."""
     connection.execute(_WIPED, {"id": erasure_id, "sealed": sealed})
+
+
+def put_off(connection: Connection, erasure_id: int, seconds: float) -> None:
+    """The record cannot be cleaned yet; look again after so many seconds of wall time."""
+    connection.execute(_PUT_OFF, {"id": erasure_id, "seconds": seconds})
 
 
 def told(connection: Connection, erasure_id: int, *, provider: str, job_id: str, answer: str) -> bool:

@@ -206,9 +206,23 @@ _AGAIN = text("""
 UPDATE provider_note SET due_at = wall() + make_interval(secs => :seconds) WHERE id = ANY(:ids) AND done_at IS NULL
 """)
 
-# done_all: where the provider has no lists, nobody need be told.
-_DONE_ALL = text("UPDATE provider_note SET done_at = wall(), result = :result WHERE done_at IS NULL")
-_FORGET_DONE = text("DELETE FROM provider_note WHERE done_at < wall() - CAST(:kept AS interval)")
+# done_some: where the provider has no lists, nobody need be told.
+_DONE_SOME = text("""
+UPDATE provider_note SET done_at = wall(), result = :result
+ WHERE id IN (SELECT id FROM provider_note
+               WHERE done_at IS NULL
+               ORDER BY due_at, id
+               LIMIT :limit
+                 FOR UPDATE SKIP LOCKED)
+""")
+_FORGET_DONE = text("""
+DELETE FROM provider_note
+ WHERE id IN (SELECT id FROM provider_note
+               WHERE done_at < wall() - CAST(:kept AS interval)
+               ORDER BY done_at
+               LIMIT :limit
+                 FOR UPDATE SKIP LOCKED)
+""")
 
 
 def done(connection: Connection, ids: Sequence[int], result: str) -> None:
@@ -221,14 +235,14 @@ def again(connection: Connection, ids: Sequence[int], seconds: float) -> None:
     connection.execute(_AGAIN, {"ids": list(ids), "seconds": seconds})
 
 
-def done_all(connection: Connection, result: str) -> int:
-    """Nobody need be told of anything that waits. Returns how many notes that were."""
-    return connection.execute(_DONE_ALL, {"result": result}).rowcount
+def done_some(connection: Connection, result: str, limit: int) -> int:
+    """Nobody need be told of what waits, up to so many notes. Returns how many that were."""
+    return connection.execute(_DONE_SOME, {"result": result, "limit": limit}).rowcount
 
 
-def forget_done(connection: Connection) -> None:
-    """Drop notes that were acted on long ago."""
-    connection.execute(_FORGET_DONE, {"kept": KEPT})
+def forget_done(connection: Connection, limit: int) -> int:
+    """Drop notes that were acted on long ago, up to so many. Returns how many that were."""
+    return connection.execute(_FORGET_DONE, {"kept": KEPT, "limit": limit}).rowcount
 
 
 # mark_pushed: we put these on the provider's list of unsubscribes ourselves.

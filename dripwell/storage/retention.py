@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from dripwell.core.clicks import BURST_LINKS, Click, by_a_person
 from dripwell.storage import arrays
@@ -19,25 +20,34 @@ from dripwell.storage.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the daily pass is, by ids. `is_due`: the last one ended a day ago, or is not at its end."""
+    """How far the daily pass is, by ids, and how many it has asked. `is_due`: the last one ended a day ago."""
 
     events: int
     clicks: int
     people: int
+    asked: int
     is_due: bool
 
 
 # lock: one at a time; whoever comes second has nothing to do.
 _LOCK = text("""
-SELECT events, clicks, people, ended_at <= wall() - interval '1 day' AS is_due
+SELECT events, clicks, people, asked, ended_at <= wall() - interval '1 day' AS is_due
   FROM retention_state
    FOR UPDATE SKIP LOCKED
 """)
 _MOVED = text("""
 UPDATE retention_state
-   SET events = coalesce(:events, events), clicks = coalesce(:clicks, clicks), people = coalesce(:people, people)
+   SET events = coalesce(:events, events), clicks = coalesce(:clicks, clicks)
 """)
-_ENDED = text("UPDATE retention_state SET people = 0, ended_at = wall()")
+# passed: compare-and-set, since whom a slice found is erased between the two transactions, perhaps by two passes.
+_PASSED = text("""
+UPDATE retention_state
+   SET people = CASE WHEN :ended THEN 0 ELSE :upto END,
+       asked = CASE WHEN :ended THEN 0 ELSE asked END,
+       ended_at = CASE WHEN :ended THEN wall() ELSE ended_at END
+ WHERE people = :after AND ended_at <= wall() - interval '1 day'
+""")
+_ASKED = text("UPDATE retention_state SET asked = asked + :asked")
 
 
 def lock(connection: Connection) -> State | None:
@@ -46,16 +56,22 @@ def lock(connection: Connection) -> State | None:
     return None if row is None else State(**row._mapping)
 
 
-def moved(
-    connection: Connection, *, events: int | None = None, clicks: int | None = None, people: int | None = None
-) -> None:
+def moved(connection: Connection, *, events: int | None = None, clicks: int | None = None) -> None:
     """Remember that everything up to these ids was looked at."""
-    connection.execute(_MOVED, {"events": events, "clicks": clicks, "people": people})
+    connection.execute(_MOVED, {"events": events, "clicks": clicks})
 
 
-def ended(connection: Connection) -> None:
-    """Today's pass is at its end."""
-    connection.execute(_ENDED)
+def passed(connection: Connection, *, after: int, upto: int | None) -> None:
+    """Everybody after `after` and up to this id was dealt with; None: today's pass is at its end.
+
+    Nothing happens when another pass has moved on meanwhile.
+    """
+    connection.execute(_PASSED, {"after": after, "upto": upto, "ended": upto is None})
+
+
+def asked(connection: Connection, number: int) -> None:
+    """So many people more were asked today."""
+    connection.execute(_ASKED, {"asked": number})
 
 
 # events: the next ones, in the order they came; only what lies before the first young one is old for sure.
@@ -178,6 +194,43 @@ def drop_webhooks(connection: Connection, *, before: datetime, limit: int) -> in
     return connection.execute(_DROP_WEBHOOKS, {"before": before, "limit": limit}).rowcount
 
 
+# unused_words: words that nobody agreed to, and nobody was asked in, any more.
+_UNUSED_WORDS = """
+       NOT EXISTS (SELECT FROM consent WHERE consent.wording_version = wording.version)
+   AND NOT EXISTS (SELECT FROM signup_topic WHERE signup_topic.wording_version = wording.version)
+"""
+_FIND_UNUSED_WORDS = text(f"SELECT wording.version FROM wording WHERE {_UNUSED_WORDS} LIMIT :limit")
+# hold_words: whoever looked for words to write a consent with has written it by then; nobody waits for long.
+_HOLD_WORDS = (
+    text("SET LOCAL lock_timeout = '200ms'"),
+    text("LOCK TABLE wording IN ACCESS EXCLUSIVE MODE"),
+    text("SET LOCAL dripwell.erasing = 'on'"),
+)
+_DROP_UNUSED_WORDS = text(f"DELETE FROM wording WHERE version = ANY(CAST(:versions AS text[])) AND {_UNUSED_WORDS}")
+
+
+def unused_words(connection: Connection, limit: int) -> list[str]:
+    """Versions of words that no row names: of people who are erased, perhaps in words of their own."""
+    return list(connection.execute(_FIND_UNUSED_WORDS, {"limit": limit}).scalars())
+
+
+def drop_words(connection: Connection, versions: Sequence[str]) -> bool:
+    """Remove those of these words that still nobody uses. False: somebody is writing consents, so nothing was done.
+
+    Call it alone in its transaction, and end that when it says False.
+    """
+    try:
+        for statement in _HOLD_WORDS:
+            connection.execute(statement)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":
+            raise
+        connection.rollback()
+        return False
+    connection.execute(_DROP_UNUSED_WORDS, {"versions": list(versions)})
+    return True
+
+
 # strangers: somebody typed an address into a form and nobody confirmed it. Whatever else is known of a person says that
 # the clinic knows them; a series of theirs, even an ended one, does too. Who is being erased already waits for that.
 _OF_STRANGERS = """
@@ -233,16 +286,29 @@ _AGREES = """
                                    WHERE later.subscriber_id = word.subscriber_id AND later.topic = word.topic
                                      AND later.id > word.id))
 """
-# quiet: of the next so many people those who can be asked, and those who never confirmed, whom nobody may mail.
+# Nobody may mail them, so nobody can ask: who never confirmed, who has left, whose mailbox is dead. Leaving was their
+# last word, so the time counts from there. What the ledger says is wall time. Who is being erased waits for that.
+_UNASKABLE = """
+       subscriber.state IN ('unconfirmed', 'unsubscribed', 'undeliverable')
+   AND NOT EXISTS (SELECT FROM quiet_question
+                    WHERE quiet_question.subscriber_id = subscriber.id AND quiet_question.kept_at >= :since)
+   AND NOT EXISTS (SELECT FROM suppression
+                    WHERE suppression.addr_hash = subscriber.addr_hash AND suppression.at >= :wall_since)
+"""
+_NOT_BEING_ERASED = """
+       NOT EXISTS (SELECT FROM erasure WHERE erasure.subscriber_id = subscriber.id AND erasure.state <> 'done')
+"""
+# quiet: of the next so many people those who can be asked, and those whom nobody may mail.
 _QUIET = text(f"""
 SELECT slice.id, slice.state, slice.quiet
   FROM (SELECT subscriber.id, subscriber.state,
                subscriber.relationship = 'prospect'
-               AND (subscriber.state = 'unconfirmed'
-                    OR subscriber.state = 'active' AND {_AGREES})  -- whoever gave up every topic is mailed nothing
-               AND NOT EXISTS (SELECT FROM quiet_question
-                                WHERE quiet_question.subscriber_id = subscriber.id
-                                  AND (quiet_question.kept_at IS NULL OR quiet_question.kept_at >= :since))
+               AND ({_UNASKABLE}
+                    OR subscriber.state = 'active' AND {_AGREES}  -- whoever gave up every topic is mailed nothing
+                       AND NOT EXISTS (SELECT FROM quiet_question
+                                        WHERE quiet_question.subscriber_id = subscriber.id
+                                          AND (quiet_question.kept_at IS NULL OR quiet_question.kept_at >= :since)))
+               AND {_NOT_BEING_ERASED}
                AND {_SILENT} AS quiet
           FROM subscriber
          WHERE subscriber.id > :after
@@ -250,14 +316,27 @@ SELECT slice.id, slice.state, slice.quiet
          LIMIT :limit) AS slice
  ORDER BY slice.id
 """)
+_IS_UNASKABLE = text(f"""
+SELECT EXISTS (SELECT FROM subscriber
+                WHERE subscriber.id = :id AND subscriber.relationship = 'prospect' AND {_UNASKABLE} AND {_SILENT})
+""")
 
 
-def quiet(connection: Connection, *, after: int, since: datetime, limit: int) -> list[Any]:
+def quiet(connection: Connection, *, after: int, since: datetime, wall_since: datetime, limit: int) -> list[Any]:
     """The next `limit` people: id, state, and whether they are a prospect of whom nothing was heard since `since`.
 
-    Whoever is asked and has not answered yet counts as heard of, until `unanswered` has them.
+    Whoever is active, is asked and has not answered yet counts as heard of, until `unanswered` has them. `since` is
+    campaign time, `wall_since` the same in wall time, as the suppression ledger counts.
     """
-    return list(connection.execute(_QUIET, {"after": after, "since": since, "limit": limit}))
+    values = {"after": after, "since": since, "wall_since": wall_since, "limit": limit}
+    return list(connection.execute(_QUIET, values))
+
+
+def is_unaskable(connection: Connection, subscriber_id: int, *, since: datetime, wall_since: datetime) -> bool:
+    """Whether `quiet` would name this person, and nobody may mail them to ask."""
+    values = {"id": subscriber_id, "since": since, "wall_since": wall_since}
+    found: bool = connection.execute(_IS_UNASKABLE, values).scalar_one()
+    return found
 
 
 # ask: a new question begins a new round, so that its email is a new one.
@@ -304,6 +383,7 @@ SELECT subscriber.id
                  JOIN message ON message.enrollment_id = enrollment.id
                 WHERE enrollment.subscriber_id = subscriber.id AND enrollment.round = quiet_question.round
                   AND message.accepted_at <= :asked_before)
+   AND {_NOT_BEING_ERASED}
    AND {_SILENT.replace(":since", "asked.since")}
  ORDER BY subscriber.id
  LIMIT :limit

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from dripwell.core.address import address_hash
 from dripwell.core.campaign import Lane
 from dripwell.core.errors import NotFoundError
 from dripwell.delivery.provider import Erasing, Unknown
 from dripwell.services import erase, ingest, mine, send
-from dripwell.storage import erasing, events, journal, leaving, reports
+from dripwell.storage import clicks, erasing, events, journal, leaving, reports, retention, wiping
 from dripwell.storage.database import Connection, Database
 from tests.integration import rows
 from tests.integration.scripted import House, Lost
@@ -271,6 +271,8 @@ def test_a_call_under_way_is_settled_first_and_everything_goes_then(house: House
     assert house.enrolled()[0][:2] == ("exited", "erased")
     assert house.query("SELECT scope, reason FROM suppression") == [("marketing", "erased")]
     assert carry_on(house, FakeEraser()) == 0, "the evidence is asked for by the address"
+    with house.database.transaction() as connection:
+        assert erasing.due(connection, "begun", limit=1) == [], "nobody else waits behind it"
     house.later(minutes=2)
     house.settle()
     assert house.states() == ["ACCEPTED"]
@@ -420,6 +422,46 @@ def test_the_ledgers_row_is_in_the_journal_before_anybody_is_told(house: House, 
     assert [(row.addr_hash, row.scope, row.reason) for row in left if isinstance(row, journal.Left)] == [
         (HASH, "marketing", "erased")
     ]
+
+
+def test_what_refused_rows_of_a_file_said_goes_and_what_was_wrong_with_them_stays(house: House, maria: int) -> None:
+    with house.database.transaction() as connection:
+        connection.execute(
+            text(
+                "WITH run AS (INSERT INTO import_run (file, sha256, settings_sha256, settings, topics, source, wording,"
+                " actor) VALUES ('a.csv', '', '', '{}', '{}', '', '', 'desk') RETURNING id)"
+                " INSERT INTO import_refusal SELECT id, line, reason FROM run CROSS JOIN (VALUES"
+                " (2, '`Mari`posa` is not a time zone such as America/Los_Angeles'), (3, 'not an address'))"
+                " AS told (line, reason)"
+            )
+        )
+    begin(house, maria)
+    assert house.query("SELECT line, reason FROM import_refusal ORDER BY 1") == [
+        (2, "what it says is not a time zone such as America/Los_Angeles"),
+        (3, "not an address"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (wiping._PUSHED, "outbox_pushed"),
+        (wiping._ACTIVITY, "activity_with_words"),
+        (erasing._FORGET_QUOTED, "import_refusal_quoting"),
+        (retention._STRANGERS, "subscriber_unconfirmed"),
+        (clicks._NOTE_REASON, "activity_of_message"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_what_is_looked_up_for_every_person_needs_no_whole_table(
+    database: Database, statement: TextClause, index: str
+) -> None:
+    values = {"subscriber_id": 1, "addr_hash": HASH, "before": rows.START, "limit": 1, "message_id": 1, "why": "x"}
+    with database.transaction() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        explained = text(f"EXPLAIN {statement.text}")
+        plan = connection.execute(explained, {name: values.get(name, "x") for name in explained._bindparams}).scalars()
+        assert index in "\n".join(plan)
 
 
 def test_nobody_is_erased_by_a_wrong_number(house: House) -> None:

@@ -260,6 +260,102 @@ def test_an_address_that_never_confirmed_is_erased_thirty_days_after_its_last_re
     assert house.query("SELECT subscriber_id FROM erasure ORDER BY 1") == [(maria,), (joe,)]
 
 
+def test_the_time_is_looked_at_between_people_and_the_next_pass_goes_on(house: House) -> None:
+    house.publish_service()
+    for number in range(3):
+        stranger(house, f"p{number}@example.com")
+    house.later(days=31)
+    looks = iter([False, False, True])  # the slice, the first of them, the second
+    retention.run(
+        house.database, keep_events=EVENTS, keep_quiet=None, pepper=rows.PEPPER, out_of_time=lambda: next(looks)
+    )
+    assert house.query("SELECT count(*) FROM erasure") == [(1,)]
+    run(house)
+    assert house.query("SELECT state FROM subscriber") == [("erased",)] * 3
+
+
+def test_who_is_left_of_a_slice_when_time_is_up_is_not_passed_over(house: House) -> None:
+    house.publish_service()
+    for number in range(3):
+        house.person(f"p{number}@example.com", state="unsubscribed")
+    house.later(days=370)
+    looks = iter([False, False, True])
+    retention.run(
+        house.database, keep_events=EVENTS, keep_quiet=QUIET, pepper=rows.PEPPER, out_of_time=lambda: next(looks)
+    )
+    assert house.query("SELECT count(*) FROM erasure") == [(1,)]
+    run(house, QUIET)
+    assert house.query("SELECT state FROM subscriber") == [("erased",)] * 3
+    assert run(house, QUIET) == 0, "the day is done"
+
+
+def test_so_many_are_asked_in_a_day_however_many_slices_it_has(house: House) -> None:
+    house.publish_service()
+    people = [house.person(f"p{number}@example.com") for number in range(3)]
+    left = house.person("left@example.com", state="unsubscribed")
+    house.later(days=370)
+    put(house, "UPDATE retention_state SET asked = :n", n=retention.ASKED_A_DAY - 2)
+    run(house, QUIET)
+    assert asked(house) == [(people[0], False), (people[1], False)]
+    assert house.query("SELECT subscriber_id FROM erasure") == [(left,)], "who is not asked does not wait for that"
+    house.later(days=1, minutes=1)
+    run(house, QUIET)
+    assert asked(house) == [(person, False) for person in people]
+
+
+def test_who_left_or_cannot_be_reached_is_erased_unasked_after_the_same_time(house: House) -> None:
+    house.publish_service()
+    left, dead, patient, lately = (house.person(f"p{number}@example.com") for number in range(4))
+    put(house, "UPDATE subscriber SET relationship = 'patient' WHERE id = :p", p=patient)
+
+    def leaves(person: int, reason: str) -> None:
+        with house.database.transaction() as connection:
+            leave.suppress(
+                connection, subscriber_id=person, scope="all", reason=reason, source="page", evidence="",
+                times=clock.read(connection),
+            )  # fmt: skip
+
+    leaves(left, Reason.UNSUBSCRIBED)
+    leaves(dead, Reason.UNDELIVERABLE)
+    leaves(patient, Reason.UNSUBSCRIBED)
+    house.later(days=30)
+    leaves(lately, Reason.UNSUBSCRIBED)
+    house.later(days=340)
+    run(house)
+    assert house.query("SELECT count(*) FROM erasure") == [(0,)], "no period is set"
+    house.later(days=1, minutes=1)
+    run(house, QUIET)
+    assert asked(house) == []
+    assert house.query("SELECT subscriber_id, actor FROM erasure ORDER BY 1") == [
+        (left, "retention"), (dead, "retention"),
+    ]  # fmt: skip
+    assert house.query("SELECT id, state, address IS NULL FROM subscriber ORDER BY id") == [
+        (left, "erased", True), (dead, "erased", True),
+        (patient, "unsubscribed", False), (lately, "unsubscribed", False),
+    ]  # fmt: skip
+    assert house.query("SELECT scope, reason FROM suppression WHERE reason <> 'erased' ORDER BY seq") == [
+        ("all", "unsubscribed"), ("all", "undeliverable"), ("all", "unsubscribed"), ("all", "unsubscribed"),
+    ]  # fmt: skip
+
+
+def test_words_that_nobody_uses_any_more_go_within_a_day_and_others_stay(house: House) -> None:
+    joe, maria = house.person(JOE), house.person(MARIA)
+    with house.database.transaction() as connection:
+        at = clock.read(connection).now
+        for person, wording in ((joe, "Write to me."), (maria, "Maria agreed on the phone."), (maria, "Write to me.")):
+            consents.add(connection, person, TOPIC, give=True, source="x", wording=wording, at=at)
+    before = {row[0] for row in house.query("SELECT words FROM wording")}
+    assert {"Write to me.", "Maria agreed on the phone."} <= before
+    erase.erase(house.database, maria, pepper=rows.PEPPER, actor="subscriber")
+    with house.database.transaction() as writing:
+        consents.add(writing, joe, TOPIC, give=True, source="x", wording="Write to me.", at=at)
+        run(house)
+        assert {row[0] for row in house.query("SELECT words FROM wording")} == before, "a consent is being written"
+    house.later(days=1, minutes=1)
+    run(house)
+    assert {row[0] for row in house.query("SELECT words FROM wording")} == before - {"Maria agreed on the phone."}
+
+
 def test_who_confirms_while_the_pass_runs_is_not_erased(house: House) -> None:
     house.publish_service()
     maria = stranger(house, MARIA)

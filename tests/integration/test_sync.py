@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -341,6 +342,33 @@ def test_an_installation_without_lists_at_its_provider_keeps_no_notes(database: 
     fast.close()
     with database.transaction() as connection:
         assert provider_looks.waiting(connection) == 0
+
+
+def test_a_million_notes_are_marked_and_dropped_in_slices_while_there_is_time(
+    database: Database, redis_url: str
+) -> None:
+    def counted() -> tuple[int, int]:
+        with database.transaction() as connection:
+            row = connection.execute(text("SELECT count(*), count(done_at) FROM provider_note")).one()
+            return row[0], row[1]
+
+    with database.transaction() as connection:
+        connection.execute(
+            text("INSERT INTO provider_note (addr_hash) SELECT decode('aa', 'hex') FROM generate_series(1, :n)"),
+            {"n": sync.SLICE + 1},
+        )
+    fast = Fast(redis_url)
+    for lists, after in (
+        (None, [(sync.SLICE + 1, sync.SLICE), (sync.SLICE + 1, sync.SLICE + 1)]),
+        (ScriptedLists(), [(1, 1), (0, 0)]),
+    ):
+        for expected in after:
+            looks = itertools.chain([False], itertools.repeat(True))
+            sync.sync(database, lists, fast, hash_of=of, out_of_time=lambda looks=looks: next(looks))  # type: ignore[misc]
+            assert counted() == expected
+        with database.transaction() as connection:
+            connection.execute(text("UPDATE provider_note SET done_at = done_at - interval '91 days'"))
+    fast.close()
 
 
 def test_one_address_that_the_provider_does_not_take_holds_nobody_else_up(database: Database, redis_url: str) -> None:

@@ -1,14 +1,16 @@
 -- Sign-up: who agreed to what, in which words, from where, and when it was confirmed.
 
--- The very words that were shown, kept once. A version is a hash of its words, so a row never changes and never goes.
+-- The very words that were shown, kept once. A version is a hash of its words, so a row never changes. It goes when
+-- nobody is left who was shown it: a file's own words may name a person.
 CREATE TABLE wording (
   version  text PRIMARY KEY,
   words    text NOT NULL,
   first_at timestamptz NOT NULL DEFAULT wall()
 );
-CREATE TRIGGER immutable BEFORE UPDATE OR DELETE ON wording FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER immutable BEFORE UPDATE ON wording FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
--- No foreign key to `wording`, whose rows never go: an import writes a million consents in the same words.
+-- No foreign key to `wording`, whose rows go only when no row names them: an import writes a million consents in the
+-- same words.
 ALTER TABLE consent
   ADD COLUMN wording_version text,
   ADD COLUMN asked_at     timestamptz,
@@ -31,6 +33,7 @@ END $$;
 COMMENT ON FUNCTION refuse_change_but_erasing IS 'Append-only, but for the transaction that erases a person: SET LOCAL dripwell.erasing = ''on''.';
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON consent
   FOR EACH ROW EXECUTE FUNCTION refuse_change_but_erasing();
+CREATE TRIGGER append_only BEFORE DELETE ON wording FOR EACH ROW EXECUTE FUNCTION refuse_change_but_erasing();
 
 -- One row a request: a person may ask through several forms before confirming any. `fields` and the time zone count
 -- once the request is confirmed: until then anybody may have typed them.

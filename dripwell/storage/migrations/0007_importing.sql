@@ -30,13 +30,14 @@ COMMENT ON COLUMN import_run.settings_sha256 IS 'Of everything else that decides
 COMMENT ON COLUMN import_run.source IS 'What the operator stated for the whole file; each row may say more. consent.source is import:<id>.';
 CREATE INDEX import_run_of_file ON import_run (sha256, settings_sha256, id);
 
--- The rows that could not be taken, by line. A reason holds no address.
+-- The rows that could not be taken, by line. A reason holds no address, but may quote a cell, until somebody is erased.
 CREATE TABLE import_refusal (
   run_id bigint NOT NULL REFERENCES import_run,
   line   bigint NOT NULL,
   reason text NOT NULL,
   PRIMARY KEY (run_id, line)
 );
+CREATE INDEX import_refusal_quoting ON import_refusal (run_id, line) WHERE reason LIKE '%`%';
 
 -- The last import that named this person: how the same address in two rows of a file is told without keeping a list.
 -- No foreign key, which would cost a look-up a row; nothing deletes from import_run.

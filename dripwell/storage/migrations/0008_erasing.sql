@@ -26,6 +26,13 @@ CREATE UNIQUE INDEX erasure_open ON erasure (subscriber_id) WHERE state <> 'done
 CREATE INDEX erasure_waiting ON erasure (state, retry_at) WHERE state <> 'done';
 
 CREATE INDEX subscriber_erased ON subscriber (id) WHERE state = 'erased';
+-- Who never confirmed: retention looks for them again with every slice.
+CREATE INDEX subscriber_unconfirmed ON subscriber (id) WHERE state = 'unconfirmed';
+-- What an erasure looks up: what was written about a person or an email, and notes that the fast set has had.
+CREATE INDEX activity_of_subscriber ON activity ((detail ->> 'subscriber')) WHERE detail ->> 'subscriber' IS NOT NULL;
+CREATE INDEX activity_of_message ON activity ((detail ->> 'message')) WHERE detail ->> 'message' IS NOT NULL;
+CREATE INDEX activity_with_words ON activity (id) WHERE detail ?| ARRAY['why', 'reason', 'from', 'to'];
+CREATE INDEX outbox_pushed ON outbox ((detail ->> 'addr_hash')) WHERE kind = 'suppression' AND done_at IS NOT NULL;
 -- Whom the ledger knows as erased: an import asks it, and so does whoever looks for people a backup brought back.
 CREATE INDEX suppression_erased ON suppression (addr_hash) WHERE reason = 'erased';
 -- Bodies of webhooks that were read: they hold addresses, and nobody reads them again.
@@ -89,8 +96,10 @@ CREATE TABLE retention_state (
   events   bigint NOT NULL DEFAULT 0,
   clicks   bigint NOT NULL DEFAULT 0,
   people   bigint NOT NULL DEFAULT 0,
+  asked    integer NOT NULL DEFAULT 0,
   ended_at timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN retention_state.asked IS 'How many silent people this day''s pass has asked so far.';
 INSERT INTO retention_state DEFAULT VALUES;
 
 -- Who has been silent for long was asked whether we may go on; without an answer they are erased. Campaign time.
