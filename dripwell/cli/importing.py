@@ -20,9 +20,10 @@ from dripwell.content.importing.values import Reading, Rules, Statement
 from dripwell.content.importing.vendors import VENDORS
 from dripwell.content.importing.writing import refused_lines
 from dripwell.content.problems import did_you_mean
+from dripwell.core.agreement import bought
 from dripwell.core.campaign import Site
 from dripwell.core.duration import resolve
-from dripwell.core.errors import ContentError, NotFoundError
+from dripwell.core.errors import ContentError, NotFoundError, RefusedError
 from dripwell.services import importing as services
 from dripwell.services.importing import Imported, Opened
 from dripwell.storage import clock, import_runs
@@ -135,6 +136,11 @@ def _rules(
     for words, option in ((source, "--source"), (wording, "--wording")):
         if any(not letter.isprintable() for letter in words) or len(words) > 1000:
             raise click.UsageError(f"{option} is longer than 1000 characters, or holds a line break")
+    if word := bought(source):
+        raise RefusedError(
+            f"--source says “{word}”: who was bought, rented or collected elsewhere has not asked to be mailed. "
+            "Import only people who agreed with the clinic itself"
+        )
     statement = Statement(tuple(dict.fromkeys(topics)), source.strip(), wording.strip(), at)
     return Rules(statement, frozenset(topic.name for topic in site.topics), now, zone)
 

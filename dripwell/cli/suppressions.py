@@ -10,11 +10,12 @@ from zoneinfo import ZoneInfo
 import click
 
 from dripwell import bootstrap
-from dripwell.bootstrap import Connection
+from dripwell.bootstrap import Connection, Installation
 from dripwell.cli.opening import ADDRESS, WORDS, by_whom, opened
 from dripwell.cli.output import Answer, Line, answers, clean, counted, moment, number, table
+from dripwell.content.problems import did_you_mean
 from dripwell.core.address import address_hash, masked, without_addresses
-from dripwell.core.errors import RefusedError
+from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.services import leave, sync
 from dripwell.storage import campaigns, clock, provider_lists, provider_looks, suppressed
 from dripwell.storage import suppressions as ledger
@@ -63,10 +64,11 @@ def add(address: str, scope: str, reason: str, actor: str) -> Answer:
     \b
     dripwell suppressions add maria@example.com --reason "she called"
     dripwell suppressions add maria@example.com --scope marketing --reason "by letter"
-    dripwell suppressions add maria@example.com --scope topic:news --reason "she asked" --by ana
+    dripwell suppressions add maria@example.com --scope topic:monthly-notes --reason "she asked" --by ana
     """
     reason = without_addresses(reason)
     with opened() as installation:
+        _check(installation, scope)
         addr_hash = address_hash(installation.pepper, address)
 
         def work(connection: Connection) -> list[tuple[bytes, str]]:
@@ -81,6 +83,24 @@ def add(address: str, scope: str, reason: str, actor: str) -> Answer:
         installation.fast.add(new)
     said = "is suppressed now" if new else "was suppressed by staff already"
     return Answer({"suppressed": bool(new), "scope": scope}, [f"{address} {said}, scope {scope}."])
+
+
+def _check(installation: Installation, scope: str) -> None:
+    """Refuse the scope of a topic or a campaign that nobody knows: it would keep nothing away."""
+    kind, _, name = scope.partition(":")
+    if kind == "topic":
+        names = [topic.name for topic in installation.site.topics]
+    elif kind == "campaign":
+        with installation.database.snapshot() as connection:
+            names = [row.name for row in campaigns.all_of_kind(connection, ("drip", "newsletter"))]
+    else:
+        return
+    if name not in names:
+        guess = did_you_mean(name, names)
+        raise NotFoundError(
+            f"there is no {kind} {name}{'; ' + guess if guess else '.'} "
+            f"{kind.capitalize()}s are: {', '.join(names) or 'none yet'}"
+        )
 
 
 @suppressions.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from dripwell.core.campaign import Form, Site, Topic
@@ -37,3 +38,18 @@ def asked_by(form: Form, site: Site, also: frozenset[str] = frozenset()) -> tupl
         return ()
     further = [topic for name in form.also if name in also and (topic := site.topic(name)) is not None]
     return (Asked(form.topic, form.consent), *(Asked(topic.name, offer(topic)) for topic in further))
+
+
+_BOUGHT = re.compile(
+    r"(?<![a-z])(purchased|rented|scraped|harvested|bought (list|addresses|leads)|lead[ _-]?gen(eration)?)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+def bought(source: str) -> str:
+    """The word in a source of consent that says the person did not ask the clinic itself; empty: there is none.
+
+    Who was bought, rented, scraped or generated as a lead has not agreed to be mailed by us (rules 1.21).
+    """
+    found = _BOUGHT.search(source)
+    return found[0] if found else ""

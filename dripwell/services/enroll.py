@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from dripwell.core.address import address_hash, check
+from dripwell.core.agreement import bought
 from dripwell.core.errors import NotFoundError, RefusedError
 from dripwell.core.states import Reason
 from dripwell.services import leave, publish, signup
@@ -49,9 +50,15 @@ def add(
     With `consent` the person is active; without, unconfirmed. Consent here lifts no suppression: somebody who
     unsubscribed stays unsubscribed until they opt in themselves. `relationship` is prospect, patient or unknown; a new
     person of whom nothing is said is a prospect, and a patient stays one unless this `corrects` it (rules 5.5), which
-    is noted as done by `actor`. Raises RefusedError for consent in the name of somebody who was erased.
+    is noted as done by `actor`. Raises RefusedError for consent in the name of somebody who was erased, and for a
+    source that says the address was bought or collected elsewhere (rules 1.21).
     """
     hashed = address_hash(pepper, address)
+    if consent is not None and (word := bought(consent.source)):
+        raise RefusedError(
+            f"the source says “{word}”: who was bought, rented or collected elsewhere has not asked to be mailed. "
+            f"They can ask themselves: dripwell subscribers add {address} --confirm-by-email --form NAME"
+        )
     if consent is not None and was_erased(connection, hashed):
         raise RefusedError(
             f"{address} was erased, so only they themselves can come back, by confirming a form. When they ask to: "

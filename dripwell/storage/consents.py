@@ -16,7 +16,8 @@ UNSUBSCRIBE = "unsubscribe"
 """`source` of what was withdrawn by leaving everything. It is written when that is lifted, so its time says nothing of
 when the person spoke: the suppression ledger does."""
 
-# keep_words: the same words are one row, for as long as a row names them. Two writers of new words at once are both content with one row.
+# keep_words: the same words are one row, for as long as a row names them. Two writers of new words at once are both
+# content with one row.
 _KEEP_WORDS = text("""
 INSERT INTO wording (version, words)
 SELECT :version, :words

@@ -370,6 +370,27 @@ def test_lifting_what_does_not_stand_writes_nothing(database: Database) -> None:
         assert connection.execute(text("SELECT count(*) FROM suppression")).scalar_one() == 1
 
 
+def test_a_scope_that_names_nothing_is_refused_with_the_nearest_name(project: Project) -> None:
+    for scope, says in (("topic:monthly-note", "did you mean `monthly-notes`?"), ("campaign:nope", "no campaign nope")):
+        said = project.run("suppressions", "add", MARIA, "--scope", scope, "--reason", "she called")
+        assert said.exit_code == 1, scope
+        assert says in " ".join(said.stderr.split())
+    assert project.read("suppressions", "list")["counts"] == []
+    assert project.read("suppressions", "add", MARIA, "--scope", "topic:monthly-notes", "--reason", "x")["suppressed"]
+
+
+def test_a_bought_address_is_taken_in_by_nobody(project: Project) -> None:
+    given = ("--topic", "seven-part-series", "--source", "purchased in June")
+    said = project.run("subscribers", "add", "joe@example.com", *given)
+    assert said.exit_code == 3
+    assert "“purchased”" in said.stderr
+    file = project.root / "people.csv"
+    file.write_text("email\njoe@example.com\n", encoding="utf-8")
+    said = project.run("subscribers", "import", str(file), *given, "--given-at", "2026-05-31")
+    assert said.exit_code == 3
+    assert "“purchased”" in said.stderr
+
+
 def test_the_lift_command_takes_all_alone_and_leaves_its_reason_without_addresses(
     project: Project, database: Database
 ) -> None:

@@ -19,6 +19,7 @@ from dripwell.content.importing.safety import bare, safe
 from dripwell.content.importing.values import BadRow, Given, GoodRow, LeftRow, Reading, Row, Rules, Statement
 from dripwell.content.importing.writing import csv_line, refused_lines
 from dripwell.core.address import address_hash, check
+from dripwell.core.agreement import bought
 from dripwell.core.errors import ContentError
 from dripwell.services.slices import hash_of
 
@@ -189,6 +190,21 @@ def test_a_row_says_for_itself_what_it_agreed_to_and_is_refused_when_nobody_does
     assert reasons(nowhen)[0] == (
         3, "it does not say when they agreed: fill `consent_at`, or state it for the file with --given-at"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("purchased", "purchased"), ("Lead-Gen partner", "Lead-Gen"), ("lead_gen", "lead_gen"),
+        ("a rented list", "rented"), ("bought list of June", "bought list"), ("scraped from a forum", "scraped"),
+        ("paper form at the fair", ""), ("bought a book and ticked the box", ""), ("website repurchasedx", ""),
+    ],
+)  # fmt: skip
+def test_whoever_was_bought_or_collected_elsewhere_is_refused(tmp_path: Path, source: str, word: str) -> None:
+    assert bought(source) == word
+    rows = found(tmp_path, f"email,consent_source,consent_at\na@example.com,{source},2026-05-01\n")
+    assert (reasons(rows) == []) == (word == "")
+    assert all(f"“{word}”" in reason for _, reason in reasons(rows))
 
 
 def test_json_lines_are_rows_as_well(tmp_path: Path) -> None:

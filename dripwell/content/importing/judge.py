@@ -27,6 +27,7 @@ from dripwell.content.importing.values import (
     Rules,
 )
 from dripwell.content.importing.vendors import LISTMONK_STATUSES, VENDORS, Leaving, Vendor
+from dripwell.core.agreement import bought
 from dripwell.core.errors import ContentError
 
 MAX_CONSENTS = 50
@@ -200,6 +201,8 @@ def _allowed(consents: list[Given] | None, source: str, rules: Rules) -> tuple[G
     for one in consents:
         if one.topic not in rules.topics:
             return f"config/site.yaml names no topic {_said(one.topic)}"
+        if word := bought(one.source or rules.statement.source):
+            return f"its source says “{word}”: who was bought, rented or collected elsewhere has not asked to be mailed"
         if one.at > rules.now:
             return "the time of consent is in the future: nobody can have agreed yet"
     first = {one.topic: one for one in reversed(consents)}  # said twice in one row, the first counts
