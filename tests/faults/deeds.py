@@ -269,9 +269,11 @@ def event(town: Town, person: Person, chance: Random, where: str) -> None:
     begun, scope = person.belief.begun(), EVENTS[kind]
 
     def change(world: World, at: Moment) -> World:
-        if not scope or world.lives != letter.life or told.dedupe in world.heard:
+        if not scope or told.dedupe in world.heard:
             return world
-        left = consent.leave(world, scope, at, own=False, begun=begun)
+        # An email from before an erasure: the event names the address, so it counts for whoever has it now.
+        ended = begun if world.lives == letter.life else ()
+        left = consent.leave(world, scope, at, own=False, begun=ended)
         return replace(left, heard=world.heard | {told.dedupe})
 
     for _ in range(chance.choice((1, 1, 2))):
